@@ -1,0 +1,53 @@
+# Every target sets up .venv by itself and, once that is done, works without a network.
+#   make demo    the shipped model: two prompts, one infill, tokens a second in three modes
+#   make test    all tests, the slow ones too
+#   make check   what CI runs: format, lint, types, docs, all tests
+#   make bench   full, block and block_frozen compared on this machine
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Named after the content of pyproject.toml: touching a file installs nothing, changing a dependency does.
+STAMP  := $(VENV)/installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
+# pip looks into folders of wheels too: those named in PIP_FIND_LINKS, wheels/, and one shared by neighbouring checkouts.
+export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard wheels) $(wildcard ../shared/wheels))
+EDGE   := $(BIN)/diffulex-edge
+
+.PHONY: demo test fast check format docs bench clean
+
+demo: $(STAMP)
+	$(EDGE) sample --prompt "मैं कल बाज़ार गया" --max_new_tokens 48 --blockwise --frozen_context
+	$(EDGE) sample --prompt "mai kal bazaar gaya tha" --max_new_tokens 48 --blockwise --frozen_context
+	$(EDGE) infill "मैं कल ___ गया और ___ खरीदी"
+	$(EDGE) bench --modes full block block_frozen --max_new_tokens 64 --runs_per_prompt 1
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m ""
+
+fast: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m ""
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)
+	$(BIN)/python docs/make.py
+
+bench: $(STAMP)
+	$(EDGE) bench --modes full block block_frozen --max_new_tokens 512 --runs_per_prompt 3 --json bench.json
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	rm -f $(VENV)/installed-*
+	touch $@
