@@ -1,0 +1,89 @@
+"""The contract: one call, one context. Every denoiser implements this page; the rest of the package knows no more.
+
+Shapes, here and everywhere:
+B batch  T training length  L block length  S tokens in the context  K blocks  N layers  H heads  D width  V vocabulary  M memory slots
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+NONE = torch.zeros(0, dtype=torch.bool)  # rows=NONE: no logits are wanted, the block is to be remembered
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserSpec:
+    """The facts a decoder needs of a model; nothing else about it may leak out."""
+
+    vocab_size: int
+    mask_id: int
+    n_layers: int
+    block_length: int | None  # tokens; None where attention is not block-causal
+    contexts: Mapping[str, int | None]  # kind -> longest text it takes (None: no limit), best kind first
+    trained_modes: tuple[str, ...]  # of full, block, block_frozen: what the weights were trained to do
+
+
+class StepLike(Protocol):
+    """What a context may know of a reverse step."""
+
+    @property
+    def index(self) -> int: ...  # 0 is the first, noisiest step of the block
+
+
+class Context(Protocol):
+    """What is remembered of the tokens before the block. A value: going on from an old one is always allowed."""
+
+    @property
+    def exact(self) -> bool: ...  # decoding with it equals decoding without it, for the same model and mode
+
+    @property
+    def aligned(self) -> bool: ...  # blocks must start at multiples of the block size, counted from `first`
+
+    def open(self, block: Tensor) -> Tensor:
+        """Fills in what the context already decides about the coming block (B, L); the identity for most."""
+        ...
+
+    def facing(self, ahead: Tensor) -> Context:
+        """The same context, told the text (B, R) that lies beyond the coming block; only a canvas looks at it."""
+        ...
+
+    def refresh(self, seen: Context, step: StepLike) -> Context:
+        """The context for the next step, given what a denoise call returned; exact contexts return themselves."""
+        ...
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    spec: DenoiserSpec
+
+    def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
+        """An empty context of the given kind for texts of up to `length` tokens.
+
+        first (B,) is the position of each row's first real token where rows are padded on the left; None means 0.
+        Raises UsageError for a kind the model has not, or a length beyond what the kind takes.
+        """
+        ...
+
+    def __call__(
+        self,
+        block: Tensor,
+        context: Context | None = None,
+        *,
+        t: Tensor | None = None,
+        depth: int | None = None,
+        rows: Tensor | None = None,
+    ) -> tuple[Tensor, Context]:
+        """From a block (B, L) of ids to logits and a context.
+
+        Denoise (look, forget): `rows` (B, L) of bool names the positions whose logits are wanted, (n, V) in row-major
+        order, or None for all, (B, L, V). Row i speaks about token i. The context that comes back remembers nothing new.
+        Prefill and commit (look, remember): `rows=NONE`. No logits (0, V); the context that comes back has the block in it.
+        context None: nothing before the block. t (B,) in [0, 1]: the noise level, for models that ask for it.
+        depth: how many layers to run, None for all; ignored when remembering, so that what is remembered is exact.
+        """
+        ...

@@ -1,0 +1,115 @@
+"""Contexts that need no forward of their own: the ids themselves, and EcoHybrid's memory. Both are values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from diffulex_edge.model.base import Context, StepLike
+
+
+@dataclass(frozen=True, eq=False)
+class FullContext:
+    """The ids before the block, read again at each call. `canvas=True`: the ids beyond it as well."""
+
+    prefix: Tensor  # (B, S)
+    first: Tensor | None = None  # (B,) columns before it are padding
+    ahead: Tensor | None = None  # (B, R)
+    canvas: bool = False
+    exact = True
+    aligned = False
+
+    def open(self, block: Tensor) -> Tensor:
+        return block
+
+    def facing(self, ahead: Tensor) -> Self:
+        return replace(self, ahead=ahead) if self.canvas else self
+
+    def refresh(self, seen: Context, step: StepLike) -> Self:
+        return self
+
+    def append(self, block: Tensor) -> Self:
+        return replace(self, prefix=torch.cat((self.prefix, block), 1), ahead=None)
+
+    def spread(self, block: Tensor) -> tuple[Tensor, slice]:
+        """All ids that the model reads (B, S + L + R), and where in them the block (B, L) is."""
+        start = self.prefix.shape[1]
+        parts = [part for part in (self.prefix, block, self.ahead) if part is not None and part.shape[1]]
+        ids = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return ids, slice(start, start + block.shape[1])
+
+    def real(self, width: int) -> Tensor | None:
+        """Which of `width` columns hold real tokens (B, width); None: all."""
+        if self.first is None:
+            return None
+        return torch.arange(width, device=self.first.device) >= self.first[:, None]
+
+
+def empty_full(batch_size: int, device: torch.device, *, first: Tensor | None = None, canvas: bool = False) -> FullContext:
+    return FullContext(torch.zeros(batch_size, 0, dtype=torch.long, device=device), first=first, canvas=canvas)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMemory:
+    """What one EcoHybrid layer remembers of the text before the block."""
+
+    bank: Tensor  # (B, M, D)
+    halo: Tensor  # (B, W, D) the last inputs of the layer's local mixing; zeros where there was no text
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryContext:
+    """Frozen memory: M slots and a short halo a layer, of constant size whatever the length of the text."""
+
+    layers: tuple[LayerMemory, ...]
+    seen: Tensor  # (B,) real tokens remembered so far
+    position: int = 0  # column at which the coming block begins
+    first: Tensor | None = None  # (B,)
+    exact = True
+    aligned = True
+
+    def open(self, block: Tensor) -> Tensor:
+        return block
+
+    def facing(self, ahead: Tensor) -> Self:
+        return self
+
+    def refresh(self, seen: Context, step: StepLike) -> Self:
+        return self
+
+    def advance(self, layers: tuple[LayerMemory, ...], length: int) -> Self:
+        """After a block of `length` tokens; rows whose text has not begun keep what they had."""
+        position = self.position + length
+        if self.first is None:
+            return replace(self, layers=layers, seen=self.seen + length, position=position)
+        active = self.position >= self.first  # (B,)
+        keep = active[:, None, None]
+        layers = tuple(
+            LayerMemory(torch.where(keep, new.bank, old.bank), torch.where(keep, new.halo, old.halo))
+            for new, old in zip(layers, self.layers, strict=True)
+        )
+        return replace(self, layers=layers, seen=self.seen + length * active, position=position)
+
+    def detach(self) -> Self:
+        return replace(self, layers=tuple(LayerMemory(m.bank.detach(), m.halo.detach()) for m in self.layers))
+
+    def take(self, rows: Tensor) -> Self:
+        """The contexts of the given rows (n,), in that order; a row may be taken more than once."""
+        layers = tuple(LayerMemory(m.bank[rows], m.halo[rows]) for m in self.layers)
+        return replace(self, layers=layers, seen=self.seen[rows], first=None if self.first is None else self.first[rows])
+
+
+def join(contexts: list[MemoryContext]) -> MemoryContext:
+    """K contexts of b rows as one of b * K rows, ordered (row, block): what block training denoises against at once."""
+
+    def fold(parts: list[Tensor]) -> Tensor:
+        return torch.stack(parts, 1).flatten(0, 1)
+
+    layers = tuple(
+        LayerMemory(fold([c.layers[i].bank for c in contexts]), fold([c.layers[i].halo for c in contexts]))
+        for i in range(len(contexts[0].layers))
+    )
+    return MemoryContext(layers, fold([c.seen for c in contexts]))

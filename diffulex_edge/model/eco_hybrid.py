@@ -1,0 +1,217 @@
+"""EcoHybrid: local mixing for detail, a few memory slots for the whole (seed 002, section 6), and frozen context (seed 000).
+
+Each layer: tokens mix with their neighbours; slots read the tokens; tokens read the slots; feed-forward. No token attends
+to a far token, so a layer costs O(L). Nothing knows an absolute position, so no text is too long.
+
+Frozen context: a bank of M slots a layer holds what was written by the blocks before; slots and tokens read it beside the
+live slots. A clean pass over a finished block moves the bank by a gate, m_{k+1} = U(m_k, y_k), and leaves a halo of the
+last activations for the local mixing. The gate is that of Block-Recurrent Transformers, arXiv:2203.07852.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffulex_edge.errors import UsageError
+from diffulex_edge.model.base import Context, DenoiserSpec
+from diffulex_edge.model.context import FullContext, LayerMemory, MemoryContext, empty_full
+from diffulex_edge.model.layers import Ends, LocalAttention, ShortConv, SwiGLU, heads, merge, norm, zero_linear
+from diffulex_edge.model.stack import run
+
+
+@dataclass(frozen=True, kw_only=True)
+class EcoHybridConfig:
+    vocab_size: int = 8192
+    mask_id: int = 3
+    d_model: int = 256
+    n_layers: int = 6
+    n_heads: int = 4
+    head_dim: int = 32  # width of one head of the slot and local attention
+    d_ff: int = 512  # inner width of the gated feed-forward
+    memory_slots: int = 16
+    conv_kernel: int = 7  # tokens, odd
+    local_attn_layers: tuple[int, ...] = ()  # layers that mix by exact local attention instead of convolution
+    local_attn_window: int = 32  # tokens on either side
+    timesteps: int | None = None  # None: not conditioned on the noise level
+    trained_modes: tuple[str, ...] = ()  # what the weights were trained to do; written by the trainer
+
+    def __post_init__(self) -> None:
+        positive = ("vocab_size", "d_model", "n_layers", "n_heads", "head_dim", "d_ff", "memory_slots", "local_attn_window")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.conv_kernel < 1 or self.conv_kernel % 2 == 0:
+            raise UsageError(f"conv_kernel={self.conv_kernel} must be odd: as many tokens on the left as on the right")
+        if not 0 <= self.mask_id < self.vocab_size:
+            raise UsageError(f"mask_id={self.mask_id} is not below vocab_size={self.vocab_size}")
+        if any(not 0 <= i < self.n_layers for i in self.local_attn_layers):
+            raise UsageError(f"local_attn_layers={self.local_attn_layers} names a layer beyond n_layers={self.n_layers}")
+        if self.timesteps is not None and self.timesteps < 1:
+            raise UsageError(f"timesteps={self.timesteps} must be at least 1")
+
+
+class Flow(NamedTuple):
+    """What goes through the layers."""
+
+    tokens: Tensor  # (B, L, D)
+    slots: Tensor  # (B, M, D)
+    real: Tensor | None  # (B, L) columns that hold text; None: all
+    seen: Tensor | None  # (B,) tokens behind the halo; None: there is no text before
+
+
+class Saw(NamedTuple):
+    """What a layer can remember of a clean block."""
+
+    slots: Tensor  # (B, M, D)
+    mixed: Tensor  # (B, L, D) input of the local mixing
+
+
+class SlotAttention(nn.Module):
+    """Queries read [live ; bank], both normed first and projected alike."""
+
+    def __init__(self, width: int, inner: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.q, self.kv = nn.Linear(width, inner, bias=False), nn.Linear(width, 2 * inner, bias=False)
+        self.out = zero_linear(inner, width)
+
+    def forward(self, query: Tensor, live: Tensor, bank: Tensor, mask: Tensor | None = None) -> Tensor:
+        """query (B, Q, D), live (B, L, D), bank (B, M, D), mask over the keys (B, 1, 1, L + M) or None."""
+        k, v = self.kv(torch.cat((live, bank), 1)).chunk(2, -1)
+        q, k, v = (heads(y, self.n_heads) for y in (self.q(query), k, v))
+        return self.out(merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+
+
+class EcoLayer(nn.Module):
+    def __init__(self, config: EcoHybridConfig, index: int) -> None:
+        super().__init__()
+        width, inner = config.d_model, config.n_heads * config.head_dim
+        self.local_norm, self.read_norm, self.write_norm, self.ff_norm = (norm(width) for _ in range(4))
+        self.slot_norm, self.live_norm, self.bank_norm = (norm(width) for _ in range(3))
+        self.local: ShortConv | LocalAttention = (
+            LocalAttention(width, inner, config.n_heads, config.local_attn_window)
+            if index in config.local_attn_layers
+            else ShortConv(width, config.conv_kernel)
+        )
+        self.write = SlotAttention(width, inner, config.n_heads)  # memory <- tokens
+        self.read = SlotAttention(width, inner, config.n_heads)  # tokens <- memory
+        self.ff = SwiGLU(width, config.d_ff)
+        self.bank0 = nn.Parameter(torch.randn(config.memory_slots, width))
+        self.gate = nn.Linear(2 * width, width)
+        nn.init.constant_(self.gate.bias, -1.0)  # remember at first
+
+    def forward(self, flow: Flow, memory: LayerMemory) -> tuple[Flow, Saw]:
+        h, slots, real, seen = flow
+        bank = self.bank_norm(memory.bank)
+        mixed = self.local_norm(h)
+        if real is not None:
+            mixed = mixed * real[..., None]
+        h = h + self.local(mixed, memory.halo, self._halo_real(seen, memory.halo), real)
+        slots = slots + self.write(self.slot_norm(slots), self.write_norm(h), bank, self._key_mask(real, bank))
+        h = h + self.read(self.read_norm(h), self.live_norm(slots), bank)
+        h = h + self.ff(self.ff_norm(h))
+        return Flow(h, slots, real, seen), Saw(slots, mixed)
+
+    def remember(self, memory: LayerMemory, saw: Saw) -> LayerMemory:
+        """U: z = sigmoid(W [n(C), n(m)] + b), C <- (1 - z) C + z n(m); and the halo moves on."""
+        new = self.live_norm(saw.slots)
+        z = torch.sigmoid(self.gate(torch.cat((self.bank_norm(memory.bank), new), -1)))
+        halo = torch.cat((memory.halo, saw.mixed), 1)[:, -self.local.reach :] if self.local.reach else memory.halo
+        return LayerMemory(torch.lerp(memory.bank, new, z.to(new.dtype)), halo)
+
+    def start(self, batch_size: int) -> LayerMemory:
+        """No text yet: the learned bank, and a halo of nothing."""
+        halo = self.bank0.new_zeros(batch_size, self.local.reach, self.bank0.shape[1])
+        return LayerMemory(self.bank0.expand(batch_size, -1, -1), halo)
+
+    @staticmethod
+    def _halo_real(seen: Tensor | None, halo: Tensor) -> Tensor | None:
+        if seen is None:
+            return None
+        return torch.arange(halo.shape[1], 0, -1, device=halo.device) <= seen[:, None]  # (B, W)
+
+    @staticmethod
+    def _key_mask(real: Tensor | None, bank: Tensor) -> Tensor | None:
+        return None if real is None else F.pad(real, (0, bank.shape[1]), value=True)[:, None, None]
+
+
+class EcoHybrid(nn.Module):
+    """A Denoiser. Contexts: `memory` (constant size), `canvas` and `full` (the ids themselves)."""
+
+    def __init__(self, config: EcoHybridConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.ends = Ends(config.vocab_size, config.d_model, config.timesteps)
+        self.slots0 = nn.Parameter(torch.randn(config.memory_slots, config.d_model))
+        self.layers = nn.ModuleList(EcoLayer(config, i) for i in range(config.n_layers))
+        self.spec = DenoiserSpec(
+            vocab_size=config.vocab_size,
+            mask_id=config.mask_id,
+            n_layers=config.n_layers,
+            block_length=None,
+            contexts={"memory": None, "canvas": None, "full": None},
+            trained_modes=config.trained_modes,
+        )
+
+    def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
+        starts = {"memory": self._memory, "canvas": self._canvas, "full": self._full}
+        if kind not in starts:
+            raise UsageError(f"context {kind!r} is not one of EcoHybrid's: {', '.join(starts)}")
+        return starts[kind](batch_size, first)
+
+    def forward(
+        self,
+        block: Tensor,
+        context: Context | None = None,
+        *,
+        t: Tensor | None = None,
+        depth: int | None = None,
+        rows: Tensor | None = None,
+    ) -> tuple[Tensor, Context]:
+        context = self._full(block.shape[0], None) if context is None else context
+        if isinstance(context, MemoryContext):
+            return self._with_memory(block, context, t, depth, rows)
+        if not isinstance(context, FullContext):
+            raise UsageError(f"{type(context).__name__} is not a context of EcoHybrid")
+        if rows is not None and not rows.numel():
+            return self._no_logits(), context.append(block)
+        ids, window = context.spread(block)
+        start = [layer.start(len(block)) for layer in self.layers]
+        h, _ = self._run(ids, start, t, depth, context.real(ids.shape[1]), None)
+        return self.ends.logits(h[:, window], rows), context
+
+    def _with_memory(
+        self, block: Tensor, context: MemoryContext, t: Tensor | None, depth: int | None, rows: Tensor | None
+    ) -> tuple[Tensor, MemoryContext]:
+        if rows is None or rows.numel():
+            h, _ = self._run(block, context.layers, t, depth, None, context.seen)
+            return self.ends.logits(h, rows), context
+        clean = torch.zeros(len(block), device=block.device)
+        _, saw = self._run(block, context.layers, clean, None, None, context.seen)
+        kept = tuple(
+            layer.remember(old, new) for layer, old, new in zip(self.layers, context.layers, saw, strict=True)
+        )
+        return self._no_logits(), context.advance(kept, block.shape[1])
+
+    def _run(self, ids, memory, t, depth, real, seen) -> tuple[Tensor, list[Saw]]:
+        flow = Flow(self.ends.embed(ids, t), self.slots0.expand(len(ids), -1, -1), real, seen)
+        flow, saw = run(self.layers, flow, memory, depth)
+        return flow.tokens, saw
+
+    def _no_logits(self) -> Tensor:
+        return self.slots0.new_zeros(0, self.config.vocab_size)
+
+    def _full(self, batch_size: int, first: Tensor | None) -> FullContext:
+        return empty_full(batch_size, self.slots0.device, first=first)
+
+    def _canvas(self, batch_size: int, first: Tensor | None) -> FullContext:
+        return empty_full(batch_size, self.slots0.device, first=first, canvas=True)
+
+    def _memory(self, batch_size: int, first: Tensor | None) -> MemoryContext:
+        seen = torch.zeros(batch_size, dtype=torch.long, device=self.slots0.device)
+        return MemoryContext(tuple(layer.start(batch_size) for layer in self.layers), seen, first=first)

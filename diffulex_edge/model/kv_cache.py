@@ -1,0 +1,73 @@
+"""The static KV cache: buffers of fixed size, written behind `length`. Exact where attention is block-causal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from diffulex_edge.errors import UsageError
+from diffulex_edge.model.base import Context, StepLike
+
+
+@dataclass(frozen=True, eq=False)
+class KVContext:
+    """Keys and values of the text before the block, in buffers that all contexts made from one share.
+
+    A denoise call writes its own keys behind `length`, where the next call overwrites them; a commit writes the same and moves
+    `length`. So go on from the newest context only; `clone` to fork. Discarding one costs nothing.
+    """
+
+    keys: Tensor  # (N, B, H, T, E)
+    values: Tensor  # (N, B, H, T, E)
+    length: int = 0
+    first: Tensor | None = None  # (B,) columns before it are padding
+    exact = True
+    aligned = True
+
+    def open(self, block: Tensor) -> Tensor:
+        return block
+
+    def facing(self, ahead: Tensor) -> Self:
+        return self
+
+    def refresh(self, seen: Context, step: StepLike) -> Self:
+        return self
+
+    def clone(self) -> Self:
+        return replace(self, keys=self.keys.clone(), values=self.values.clone())
+
+    def layer(self, index: int) -> KVLayer:
+        return KVLayer(self.keys[index], self.values[index], self.length)
+
+    def advance(self, length: int) -> Self:
+        return replace(self, length=self.length + length)
+
+    def check_room(self, length: int) -> None:
+        if self.length + length > self.keys.shape[3]:
+            raise UsageError(f"{self.length} + {length} tokens do not fit the cache of {self.keys.shape[3]} that begin() made")
+
+
+@dataclass(frozen=True, eq=False)
+class KVLayer:
+    """One layer's view of the buffers."""
+
+    keys: Tensor  # (B, H, T, E)
+    values: Tensor  # (B, H, T, E)
+    length: int
+
+    def put(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes k and v (B, H, L, E) behind `length`; gives all up to their end, (B, H, S + L, E)."""
+        end = self.length + k.shape[2]
+        self.keys[:, :, self.length : end] = k
+        self.values[:, :, self.length : end] = v
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+def empty_kv(
+    n_layers: int, batch_size: int, n_heads: int, length: int, head_dim: int, like: Tensor, first: Tensor | None
+) -> KVContext:
+    keys = torch.zeros(n_layers, batch_size, n_heads, length, head_dim, dtype=like.dtype, device=like.device)
+    return KVContext(keys, torch.zeros_like(keys), first=first)

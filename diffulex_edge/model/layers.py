@@ -1,0 +1,178 @@
+"""Layers that the denoisers share: both ends, feed-forward, local mixing, rotary positions. They know no context kinds."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffulex_edge.errors import UsageError
+
+
+def norm(width: int) -> nn.LayerNorm:
+    """LayerNorm without bias: on a CPU its fused kernel is twice as fast as RMSNorm's."""
+    return nn.LayerNorm(width, bias=False)
+
+
+def zero_linear(inner: int, width: int) -> nn.Linear:
+    """A projection back into the residual stream; it starts at zero, so a new layer is the identity."""
+    layer = nn.Linear(inner, width, bias=False)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+class Ends(nn.Module):
+    """Token embedding, noise-level embedding, final norm and the tied head with a bias of its own.
+
+    The bias is meant to start at the log unigram frequencies (`set_unigram`), which skips the unigram plateau.
+    """
+
+    def __init__(self, vocab_size: int, width: int, timesteps: int | None) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocab_size, width)
+        nn.init.normal_(self.tokens.weight, std=0.02)
+        self.token_norm = norm(width)
+        self.time = nn.Embedding(timesteps + 1, width) if timesteps else None
+        if self.time is not None:
+            nn.init.zeros_(self.time.weight)
+        self.head_norm = norm(width)
+        self.head_bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def embed(self, ids: Tensor, t: Tensor | None) -> Tensor:
+        """From ids (B, L), and t (B,) in [0, 1] where the model is timed, to (B, L, D)."""
+        x = self.token_norm(self.tokens(ids))
+        if self.time is None:
+            return x
+        if t is None:
+            raise UsageError("this model is conditioned on the noise level: pass t (B,)")
+        index = (t * (self.time.num_embeddings - 1)).round().long()
+        return x + self.time(index)[:, None]
+
+    def logits(self, x: Tensor, rows: Tensor | None) -> Tensor:
+        """From (B, L, D) to logits: (n, V) for the rows asked for, (B, L, V) for None."""
+        if rows is not None:
+            x = x[rows]
+        return F.linear(self.head_norm(x), self.tokens.weight, self.head_bias.to(x.dtype))
+
+    @torch.no_grad()
+    def set_unigram(self, counts: Tensor) -> None:
+        """Head bias := log of the smoothed frequencies of tokens, counts (V,)."""
+        smoothed = counts.to(self.head_bias) + 0.5
+        self.head_bias.copy_(torch.log(smoothed / smoothed.sum()))
+
+
+class SwiGLU(nn.Module):
+    """W_down(silu(W_gate x) * W_up x), arXiv:2002.05202; gate and up are one product."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(width, 2 * inner, bias=False)
+        self.down = zero_linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * up)
+
+
+def heads(x: Tensor, n_heads: int) -> Tensor:
+    """(B, L, H * E) -> (B, H, L, E)."""
+    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def merge(x: Tensor) -> Tensor:
+    """(B, H, L, E) -> (B, L, H * E)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def rotate(x: Tensor, positions: Tensor, theta: float = 10_000.0) -> Tensor:
+    """Rotary positions, arXiv:2104.09864, halves convention: x (..., L, E) turned by positions (L,)."""
+    half = x.shape[-1] // 2
+    frequency = torch.exp(torch.arange(half, device=x.device) * (-math.log(theta) / half))
+    angle = positions[:, None] * frequency  # (L, E / 2)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+class _DepthwiseTaps(torch.autograd.Function):
+    """y[:, i] = sum_j w[j] * x[:, i + j]. Shifted multiply-adds in place: 3.5 times faster here than groups=D in conv1d."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+        length = x.shape[1] - weight.shape[0] + 1
+        y = x[:, :length] * weight[0]
+        for j in range(1, weight.shape[0]):
+            y.addcmul_(x[:, j : j + length], weight[j])
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        length = grad.shape[1]
+        grad_x, grad_weight = torch.zeros_like(x), torch.empty_like(weight)
+        for j in range(weight.shape[0]):
+            grad_x[:, j : j + length].addcmul_(grad, weight[j])
+            grad_weight[j] = (x[:, j : j + length] * grad).sum((0, 1))
+        return grad_x, grad_weight
+
+
+class ShortConv(nn.Module):
+    """Depthwise convolution over time with an odd kernel; what lies beyond either edge is the halo, or zero."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.reach = kernel // 2  # tokens of halo that it reads
+        self.taps = nn.Parameter(torch.randn(kernel, width) / math.sqrt(kernel))
+
+    def forward(self, x: Tensor, halo: Tensor, halo_real: Tensor | None, real: Tensor | None) -> Tensor:
+        """x (B, L, D), zero at columns that are not real; halo (B, reach, D), zero where there was no text."""
+        padded = F.pad(torch.cat((halo.to(x.dtype), x), 1), (0, 0, 0, self.reach))
+        return _DepthwiseTaps.apply(padded, self.taps.to(x.dtype))
+
+
+class LocalAttention(nn.Module):
+    """Exact attention to the tokens at most `window` away, rotary positions relative to the chunk. Cost O(L * window)."""
+
+    def __init__(self, width: int, inner: int, n_heads: int, window: int) -> None:
+        super().__init__()
+        self.reach, self.n_heads = window, n_heads
+        self.qkv = nn.Linear(width, 3 * inner, bias=False)
+        self.out = zero_linear(inner, width)
+
+    def forward(self, x: Tensor, halo: Tensor, halo_real: Tensor | None, real: Tensor | None) -> Tensor:
+        """x (B, L, D); halo (B, window, D) of which halo_real (B, window) is text (None: none of it)."""
+        batch, length, _ = x.shape
+        window = self.reach
+        chunks = -(-length // window)
+        q, k, v = self.qkv(x).chunk(3, -1)
+        if halo_real is None:
+            k, v = (F.pad(y, (0, 0, window, 0)) for y in (k, v))
+        else:
+            _, halo_k, halo_v = self.qkv(halo.to(x.dtype)).chunk(3, -1)
+            k, v = torch.cat((halo_k, k), 1), torch.cat((halo_v, v), 1)
+        fill = chunks * window - length
+        q = F.pad(q, (0, 0, 0, fill)).unflatten(1, (chunks, window))  # (B, C, W, HE)
+        k, v = (F.pad(y, (0, 0, 0, fill + window)).unfold(1, 3 * window, window).mT for y in (k, v))  # (B, C, 3W, HE)
+        q, k, v = (y.unflatten(-1, (self.n_heads, -1)).transpose(2, 3) for y in (q, k, v))  # (B, C, H, ., E)
+        places = torch.arange(3 * window, device=x.device)
+        q, k = rotate(q, places[window : 2 * window]), rotate(k, places)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(batch, length, chunks, halo_real, real, x.device))
+        return self.out(y.transpose(2, 3).flatten(3).flatten(1, 2)[:, :length])
+
+    def _mask(
+        self, batch: int, length: int, chunks: int, halo_real: Tensor | None, real: Tensor | None, device: torch.device
+    ) -> Tensor:
+        """(B or 1, C, 1, W, 3W): within the window, and only real tokens. A query always sees itself."""
+        window = self.reach
+        there = torch.ones(1, length, dtype=torch.bool, device=device) if real is None else real
+        if halo_real is None:
+            before = torch.zeros(there.shape[0], window, dtype=torch.bool, device=device)
+        else:
+            before, there = halo_real, there.expand(batch, -1)
+        keys = F.pad(torch.cat((before, there), 1), (0, (chunks + 1) * window - length))  # (B or 1, (C + 2) W)
+        keys = keys.unfold(1, 3 * window, window)[:, :, None, None]  # (., C, 1, 1, 3W)
+        gap = torch.arange(3 * window, device=device) - torch.arange(window, 2 * window, device=device)[:, None]
+        return (keys & (gap.abs() <= window)) | (gap == 0)
