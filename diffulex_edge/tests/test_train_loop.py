@@ -1,0 +1,159 @@
+"""A run: it learns, resumes bitwise, survives bad numbers and signals, and refuses what is not its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffulex_edge.errors import DiffulexEdgeError, Interrupted, UsageError
+from diffulex_edge.model import checkpoint
+from diffulex_edge.train import loop, signals
+from diffulex_edge.train.loop import train
+from diffulex_edge.train.recipe import TrainConfig
+
+
+@pytest.fixture
+def tiny(demo_data: Path, tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
+        data_dir=demo_data, output_dir=tmp_path / "run", recipe="demo", d_model=32, n_heads=2, n_layers=2, d_ff=32,
+        seq_len=64, batch_size=8, max_steps=12, save_interval=4, log_interval=1, threads=1, precision="fp32", full_only=0.25,
+    )  # fmt: skip
+
+
+def weights(run: Path, name: str = "model") -> dict[str, torch.Tensor]:
+    return checkpoint.read_tensors(checkpoint.find(run) / f"{name}.safetensors")
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_learns_and_leaves_checkpoints_and_a_log(tiny: TrainConfig) -> None:
+    outcome = train(replace(tiny, max_steps=60, save_interval=30, keep=1))
+    lines = [json.loads(line) for line in open(tiny.output_dir / "log.jsonl", encoding="utf-8")]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    assert outcome["step"] == 60 and outcome["val_bits_per_char"] > 0
+    assert [path.name for path in checkpoint.steps(tiny.output_dir)] == ["step-00000060"]
+    model, _ = checkpoint.load_model(tiny.output_dir)
+    assert model.spec.trained_modes == ("full", "block", "block_frozen")
+
+
+@pytest.mark.parametrize("cut", [1, 5, 10])
+def test_a_resumed_run_equals_the_uninterrupted_one_bitwise(tiny: TrainConfig, cut: int, tmp_path: Path) -> None:
+    train(tiny)
+    halves = replace(tiny, output_dir=tmp_path / "halves")
+    run = loop.start(halves)
+    for _ in range(cut):
+        loop.train_step(run)
+    loop._save(run, loop.Reporter(halves.output_dir, 12, False), validating=False)
+    train(halves)
+    for name in ("model", "ema", "optimizer"):
+        assert equal(weights(tiny.output_dir, name), weights(halves.output_dir, name))
+
+
+def test_a_finished_run_that_is_started_again_changes_nothing(tiny: TrainConfig) -> None:
+    train(tiny)
+    before = weights(tiny.output_dir)
+    assert train(tiny)["step"] == 12
+    assert equal(weights(tiny.output_dir), before)
+
+
+def test_accumulated_micro_batches_weigh_every_token_alike(tiny: TrainConfig) -> None:
+    """Four micro-batches of 2 rows see as many tokens a step as one of 8, and the loss is on the same scale."""
+    whole = loop.train_step(loop.start(replace(tiny, output_dir=tiny.output_dir / "a", full_only=1.0)))
+    parts = loop.train_step(loop.start(replace(tiny, output_dir=tiny.output_dir / "b", full_only=1.0, batch_size=2, grad_accum=4)))
+    assert parts[0] == pytest.approx(whole[0], rel=0.5)
+
+
+def test_another_recipe_in_the_same_folder_is_refused(tiny: TrainConfig) -> None:
+    train(tiny)
+    with pytest.raises(UsageError, match="holds a run with another seq_len"):
+        train(replace(tiny, seq_len=32))
+    assert train(replace(tiny, seq_len=32, overwrite=True, max_steps=2))["step"] == 2
+
+
+def test_more_steps_go_on_from_where_the_run_was(tiny: TrainConfig) -> None:
+    train(tiny)
+    assert train(replace(tiny, max_steps=14))["step"] == 14
+
+
+def test_a_run_starts_from_given_weights(tiny: TrainConfig, tmp_path: Path) -> None:
+    train(tiny)
+    run = loop.start(replace(tiny, output_dir=tmp_path / "second", init=str(tiny.output_dir)))
+    assert equal({k: v.detach() for k, v in run.state.model.named_parameters()}, weights(tiny.output_dir, "ema"))
+
+
+def test_steps_that_are_not_finite_are_skipped_then_rolled_back_then_given_up(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = loop.start(tiny)
+    for _ in range(4):
+        loop.train_step(run)
+    loop._save(run, loop.Reporter(tiny.output_dir, 12, False), validating=False)
+    saved = weights(tiny.output_dir)
+    sound = run.objective.__call__
+
+    def broken(*arguments: object) -> list:
+        return [(loss * float("nan"), tokens) for loss, tokens in sound(*arguments)]  # type: ignore[arg-type]
+
+    run.objective = broken  # type: ignore[assignment]
+    for _ in range(loop.BAD_STEPS):
+        loop.train_step(run)
+    progress = run.state.progress
+    assert (progress.rollbacks, progress.skipped, progress.step) == (1, 3, 4)
+    assert equal({k: v.detach() for k, v in run.state.model.named_parameters()}, saved)
+    with pytest.raises(DiffulexEdgeError, match="not finite"):
+        for _ in range(loop.BAD_STEPS * loop.ROLLBACKS):
+            loop.train_step(run)
+    assert all(torch.isfinite(v).all() for v in weights(tiny.output_dir).values())
+
+
+def test_a_stop_leaves_a_checkpoint_that_the_same_command_goes_on_from(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = loop.train_step
+
+    def interrupted(run: loop.Run) -> tuple[float, float]:
+        if run.state.progress.step == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return step(run)
+
+    monkeypatch.setattr(loop, "train_step", interrupted)
+    with pytest.raises(Interrupted, match="step-00000007"):
+        train(tiny)
+    monkeypatch.setattr(loop, "train_step", step)
+    assert train(tiny)["step"] == 12
+
+
+def test_the_second_signal_stops_at_once() -> None:
+    with signals.Stop() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_of_twice_the_batch(tiny: TrainConfig, tmp_path: Path) -> None:
+    """Under torchrun with gloo: both ranks end with the same weights, and rank 0 alone writes."""
+    out = tmp_path / "ddp"
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517", "-m", "diffulex_edge.cli.main", "train",
+        f"--data_dir={tiny.data_dir}", f"--output_dir={out}", "--recipe=demo", "--d_model=32", "--n_heads=2", "--n_layers=2",
+        "--d_ff=32", "--seq_len=64", "--batch_size=4", "--max_steps=6", "--save_interval=3", "--threads=1", "--precision=fp32",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [path.name for path in checkpoint.steps(out)] == ["step-00000003", "step-00000006"]
+    log = [json.loads(line) for line in open(out / "log.jsonl", encoding="utf-8")]
+    assert log[0]["tokens"] % (2 * 4 * 64) == 0

@@ -1,0 +1,195 @@
+"""What a training step asks of the model: full, block and frozen-block denoising, mixed row by row, with their curriculum.
+
+A checkpoint must serve three decoding modes, so it is trained for all three (block training of BD3-LM, arXiv:2503.09573, with
+the clean stream replaced by a recurrence over memory). All randomness comes from a generator made of (seed, step, micro,
+rank), so a resumed run draws what the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffulex_edge.diffusion.corruption import Corrupted, corrupt, discrete_times, permuted_strata
+from diffulex_edge.diffusion.loss import masked_loss, mean_weight, nelbo_weight
+from diffulex_edge.diffusion.schedule import SCHEDULES, NoiseSchedule
+from diffulex_edge.errors import UsageError
+from diffulex_edge.model.base import NONE, Denoiser
+from diffulex_edge.model.context import LayerMemory, MemoryContext, join
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    mask_schedule: str = "linear"  # linear: the NELBO; cosine: seed 002's mean masked cross entropy
+    full_share: float = 0.5  # of the rows: the whole sequence is noised (mode full)
+    block_share: float = 0.1  # of the rows: clean text, then one noisy block (mode block)
+    frozen_share: float = 0.4  # of the rows: noisy blocks, each against the memory of the text before it (mode block_frozen)
+    full_only: float = 0.4  # of all steps, at first: full denoising alone
+    block_sizes: tuple[int, ...] = (16, 32, 64, 96)  # tokens; one is drawn a step
+    detach_every: int = 2  # blocks through which the gradient of memory flows
+    forget_bank: float = 0.1  # of the blocks: memory is replaced by the empty one
+    forget_halo: float = 0.1  # of the blocks: the local mixing gets no left neighbour
+    own_context: float = 0.25  # of the rows, in the last fifth of the steps: memory is written from the model's own tokens
+    shallow: float = 0.15  # of the rows of mode full: an early exit at a random depth, in the noisier half
+    shallow_weight: float = 0.3  # of the loss at an early exit
+    min_depth: int = 2  # layers; the earliest exit that is trained
+
+    def __post_init__(self) -> None:
+        if self.mask_schedule not in SCHEDULES:
+            raise UsageError(f"mask_schedule={self.mask_schedule!r} is not one of {', '.join(SCHEDULES)}")
+        shares = (self.full_share, self.block_share, self.frozen_share)
+        if min(shares) < 0 or not sum(shares) > 0:
+            raise UsageError(f"{shares=} of full, block and frozen rows must not be negative, nor all zero")
+        if not self.block_sizes or min(self.block_sizes) < 1:
+            raise UsageError(f"block_sizes={self.block_sizes} needs sizes of at least 1")
+        for name in ("full_only", "forget_bank", "forget_halo", "own_context", "shallow"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name}={getattr(self, name)} is not between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in the run a micro-batch stands."""
+
+    progress: float  # share of the steps done
+    generator: torch.Generator
+
+
+Task = Callable[[Denoiser, Tensor, Moment], tuple[Tensor, int]]  # -> (summed loss, number of maskable tokens)
+
+
+class Objective:
+    """Calls a denoiser on a batch x (B, T) and gives the summed loss and the number of maskable tokens."""
+
+    def __init__(self, config: ObjectiveConfig, timesteps: int | None, has_memory: bool) -> None:
+        self.config, self.timesteps = config, timesteps
+        self.schedule: NoiseSchedule = SCHEDULES[config.mask_schedule]
+        self.weight = nelbo_weight if config.mask_schedule == "linear" else mean_weight
+        self.frozen_share = config.frozen_share if has_memory else 0.0
+
+    @property
+    def trained_modes(self) -> tuple[str, ...]:
+        shares = {"full": self.config.full_share, "block": self.config.block_share, "block_frozen": self.frozen_share}
+        return tuple(mode for mode, share in shares.items() if share)
+
+    def __call__(self, model: Denoiser, x: Tensor, moment: Moment) -> list[tuple[Tensor, int]]:
+        """One (loss, maskable tokens) for each part of the batch; the caller divides by the tokens of the whole window."""
+        parts = []
+        for task, rows in zip(self._tasks(), self._allot(len(x), moment), strict=True):
+            if rows:
+                parts.append(task(model, x[:rows], moment))
+                x = x[rows:]
+        return parts
+
+    def _tasks(self) -> tuple[Task, ...]:
+        return (self._full, self._shallow, self._block, self._frozen)
+
+    def _allot(self, rows: int, moment: Moment) -> list[int]:
+        """Whole rows for each task: cumulative shares, rounded with one random offset, so that each is right on average."""
+        c = self.config
+        shares = [c.full_share * (1 - c.shallow), c.full_share * c.shallow, c.block_share, self.frozen_share]
+        if moment.progress < c.full_only and c.full_share:
+            shares[2:] = [0.0, 0.0]
+        edges = torch.tensor([0.0, *shares], dtype=torch.float64).cumsum(0)
+        offset = torch.rand(1, generator=moment.generator, dtype=torch.float64)
+        edges = (edges / edges[-1] * rows + offset).floor().long()
+        edges[0], edges[-1] = 0, rows
+        return edges.diff().tolist()
+
+    def _times(self, n: int, generator: torch.Generator) -> Tensor:
+        return discrete_times(n, self.timesteps, generator) if self.timesteps else permuted_strata(n, generator)
+
+    def _noise(self, x: Tensor, t: Tensor, mask_id: int, generator: torch.Generator) -> Corrupted:
+        return corrupt(x, self.schedule, mask_id, t=t, generator=generator)
+
+    def _loss(self, logits: Tensor, x: Tensor, noised: Corrupted, mask_id: int) -> Tensor:
+        return masked_loss(logits, x[noised.masked], self.weight(noised, self.schedule), mask_id)
+
+    def _full(self, model: Denoiser, x: Tensor, moment: Moment) -> tuple[Tensor, int]:
+        mask_id, g = model.spec.mask_id, moment.generator
+        noised = self._noise(x, self._times(len(x), g), mask_id, g)
+        logits, _ = model(noised.xt, t=noised.t, rows=noised.masked)
+        return self._loss(logits, x, noised, mask_id), x.numel()
+
+    def _shallow(self, model: Denoiser, x: Tensor, moment: Moment) -> tuple[Tensor, int]:
+        """LayerSkip, arXiv:2404.16710: early exits share the final norm and head; only where noise is high."""
+        mask_id, g, n_layers = model.spec.mask_id, moment.generator, model.spec.n_layers
+        low = min(self.config.min_depth, n_layers)
+        depth = int(torch.randint(low, n_layers + 1, (1,), generator=g))
+        noised = self._noise(x, 0.5 + 0.5 * self._times(len(x), g), mask_id, g)
+        logits, _ = model(noised.xt, t=noised.t, rows=noised.masked, depth=depth)
+        return self._loss(logits, x, noised, mask_id) * self.config.shallow_weight, x.numel()
+
+    def _block(self, model: Denoiser, x: Tensor, moment: Moment) -> tuple[Tensor, int]:
+        mask_id, g = model.spec.mask_id, moment.generator
+        size = self._block_size(x.shape[1] // 2, g)
+        start = int(torch.randint(size, x.shape[1] - size + 1, (1,), generator=g))
+        _, context = model(x[:, :start], model.begin("full", len(x), x.shape[1]), rows=NONE)
+        block = x[:, start : start + size]
+        noised = self._noise(block, self._times(len(x), g), mask_id, g)
+        logits, _ = model(noised.xt, context, t=noised.t, rows=noised.masked)
+        return self._loss(logits, block, noised, mask_id), block.numel()
+
+    def _frozen(self, model: Denoiser, x: Tensor, moment: Moment) -> tuple[Tensor, int]:
+        """All blocks denoised at once, each against the memory that a clean pass wrote of the blocks before it."""
+        c, mask_id, g = self.config, model.spec.mask_id, moment.generator
+        size = self._block_size(x.shape[1] // 2, g)
+        n_blocks = self._n_blocks(x.shape[1] // size, moment.progress)
+        x = x[:, : x.shape[1] // (size * n_blocks) * size * n_blocks].reshape(-1, n_blocks * size)
+        blocks = x.unflatten(1, (n_blocks, size))  # (b, K, L)
+        context = model.begin("memory", len(x), x.shape[1])
+        assert isinstance(context, MemoryContext)
+        start, contexts = context, []
+        for k in range(n_blocks):
+            if k and k % c.detach_every == 0:
+                context = context.detach()
+            contexts.append(context)
+            if k + 1 < n_blocks:
+                clean = self._own(model, blocks[:, k], context, moment)
+                _, seen = model(clean, context, rows=NONE)
+                assert isinstance(seen, MemoryContext)
+                context = seen
+        flat = blocks.flatten(0, 1)  # (b K, L)
+        noised = self._noise(flat, self._times(len(flat), g), mask_id, g)
+        folded = forget(join(contexts), start, c.forget_bank, c.forget_halo, g)
+        logits, _ = model(noised.xt, folded, t=noised.t, rows=noised.masked)
+        return self._loss(logits, flat, noised, mask_id), flat.numel()
+
+    @torch.no_grad()
+    def _own(self, model: Denoiser, block: Tensor, context: MemoryContext, moment: Moment) -> Tensor:
+        """In the last fifth of the run some rows are remembered as the model itself would have written them."""
+        g, mask_id = moment.generator, model.spec.mask_id
+        if moment.progress < 0.8 or not self.config.own_context:
+            return block
+        chosen = torch.rand(len(block), generator=g) < self.config.own_context
+        noised = self._noise(block, 0.5 + 0.5 * self._times(len(block), g), mask_id, g)
+        hidden = noised.masked & chosen[:, None]
+        if not hidden.any():
+            return block
+        logits, _ = model(torch.where(chosen[:, None], noised.xt, block), context, t=noised.t, rows=hidden)
+        logits[:, mask_id] = -torch.inf
+        return block.masked_scatter(hidden, logits.argmax(-1))
+
+    def _block_size(self, largest: int, generator: torch.Generator) -> int:
+        fitting = [size for size in self.config.block_sizes if size <= largest] or [max(1, largest)]
+        return fitting[int(torch.randint(len(fitting), (1,), generator=generator))]
+
+    def _n_blocks(self, most: int, progress: float) -> int:
+        """Curriculum over the rest of the run: chains of 2, then 4, then 8 blocks, then all there are."""
+        done = (progress - self.config.full_only) / max(1e-9, 1 - self.config.full_only)
+        return min(most, 2 if done < 0.15 else 4 if done < 0.3 else 8 if done < 0.6 else most)
+
+
+def forget(context: MemoryContext, start: MemoryContext, bank: float, halo: float, generator: torch.Generator) -> MemoryContext:
+    """Context dropout: a share of the rows gets the empty bank, another no halo; so that neither is leaned on alone."""
+    rows = len(context.seen)
+    no_bank = (torch.rand(rows, generator=generator) < bank)[:, None, None]
+    no_halo = torch.rand(rows, generator=generator) < halo
+    layers = tuple(
+        LayerMemory(torch.where(no_bank, empty.bank[:1], m.bank), m.halo.masked_fill(no_halo[:, None, None], 0.0))
+        for m, empty in zip(context.layers, start.layers, strict=True)
+    )
+    return MemoryContext(layers, context.seen.masked_fill(no_halo, 0))
