@@ -1,0 +1,81 @@
+"""How to decode: a frozen value of independent choices. It knows no model; the loop in decode.py carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from diffulex_edge.diffusion.schedule import Linear, NoiseSchedule
+from diffulex_edge.errors import UsageError
+from diffulex_edge.model.base import DenoiserSpec
+from diffulex_edge.runtime.depth import DepthSchedule, LinearDepth
+from diffulex_edge.runtime.quota import BySchedule, Quota
+from diffulex_edge.runtime.reveal import Reveal, RevealTop
+from diffulex_edge.runtime.sampler import Greedy, Sampler
+from diffulex_edge.runtime.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What `decode` does with a prompt. Ids that a plan names must be below the model's vocabulary size."""
+
+    max_new_tokens: int = 128  # tokens added to a prompt; a prompt with masks is filled and not added to
+    block_size: int = 32  # tokens decoded together
+    steps: int = 12  # reverse steps a block, at most; never more than the block has masks
+    context: str = "memory"  # what is remembered of the text before a block: a kind that the model has
+    schedule: NoiseSchedule = Linear()  # share of the tokens that is hidden at a time
+    quota: Quota = BySchedule()  # how many tokens a step shows
+    sampler: Sampler = Greedy()  # which token a position takes
+    reveal: Reveal = RevealTop()  # which positions are shown, and which hidden again
+    depth: DepthSchedule = LinearDepth()  # how many layers a step runs
+    stop_ids: tuple[int, ...] = ()  # a row ends at the first of these that is decoded
+    banned: tuple[int, ...] = ()  # never decoded; the mask id never is, named or not
+    seed: int = 0  # the same seed gives the same text
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_new_tokens", 0), ("block_size", 1), ("steps", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise UsageError(f"{name}={value} must be an integer of at least {least}")
+        for name in ("stop_ids", "banned"):
+            wrong = [value for value in getattr(self, name) if not isinstance(value, int) or value < 0]
+            if wrong:
+                raise UsageError(f"{name} holds {wrong[0]}: ids are integers of at least 0")
+
+    def reverse_steps(self, masked: Tensor, spec: DenoiserSpec) -> Iterator[Step]:
+        """The steps of a block of which each row has `masked` (B,) tokens hidden, the noisiest first.
+
+        A row of n masks takes min(steps, n) of them, whatever the other rows take, so that a batch decodes as its rows
+        alone do. One more step follows, the fallback: it is reached only where a reveal left something hidden.
+        """
+        counts = masked.tolist()
+        steps = min(self.steps, max(counts))
+        taken = masked.clamp(1, max(steps, 1))  # (B,)
+        shares = [self.quota.split(n, min(n, steps), self.schedule) if n else [] for n in counts]  # exact integers
+        quotas = torch.tensor([share + [0] * (steps + 1 - len(share)) for share in shares], device=masked.device)
+        for index in range(steps + 1):
+            yield Step(
+                index=index,
+                steps=steps,
+                t=1 - torch.minimum(taken - 1, torch.full_like(taken, index)) / taken,
+                depth=self.depth.layers(index, steps, spec.n_layers) if index < steps else spec.n_layers,
+                quota=quotas[:, index],
+                last=taken <= index + 1,
+            )
+
+
+MODES: dict[str, Callable[[Plan], Plan]] = {
+    "full": lambda plan: replace(plan, context="full", block_size=max(plan.max_new_tokens, 1)),
+    "block": lambda plan: replace(plan, context="full"),
+    "block_frozen": lambda plan: replace(plan, context="memory"),
+}
+
+
+def mode_plan(mode: str, plan: Plan = Plan()) -> Plan:
+    """The plan turned into a mode of seed 000: all at once, block by block, or block by block against frozen memory."""
+    if mode not in MODES:
+        raise UsageError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+    return MODES[mode](plan)

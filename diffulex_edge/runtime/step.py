@@ -1,0 +1,24 @@
+"""One reverse step of a block: what the plan tells the denoiser and the reveal. A value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """Step `index` of `steps`; rows with fewer masks than steps have had their last one earlier."""
+
+    index: int  # 0 is the noisiest
+    steps: int
+    t: Tensor  # (B,) schedule time: 1 at the first step
+    depth: int  # layers to run
+    quota: Tensor  # (B,) integers: tokens to show
+    last: Tensor  # (B,) bool: all that is left is to be shown
+
+    @property
+    def fallback(self) -> bool:
+        """The pass after the last step, for what a reveal left hidden."""
+        return self.index == self.steps

@@ -1,0 +1,195 @@
+"""Text in, text out: continuing a prompt and filling gaps, over the one loop of decode.py. Takes any tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol, overload
+
+import torch
+
+from diffulex_edge.errors import UsageError
+from diffulex_edge.model.base import Denoiser
+from diffulex_edge.runtime.decode import Finished, decode
+from diffulex_edge.runtime.plan import Plan
+from diffulex_edge.runtime.score import masked_pll
+
+LONGEST_TRIED = 8  # tokens of a gap whose length is not said
+
+
+class Words(Protocol):
+    """What is needed of a tokenizer here."""
+
+    @property
+    def mask_id(self) -> int: ...
+
+    @property
+    def eos_id(self) -> int: ...
+
+    @property
+    def pad_id(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@overload
+def generate(
+    denoiser: Denoiser, tokenizer: Words, prompt: str, plan: Plan = ..., *, device: torch.device | str = ...
+) -> str: ...
+
+
+@overload
+def generate(
+    denoiser: Denoiser, tokenizer: Words, prompt: list[str], plan: Plan = ..., *, device: torch.device | str = ...
+) -> list[str]: ...
+
+
+def generate(
+    denoiser: Denoiser,
+    tokenizer: Words,
+    prompt: str | list[str],
+    plan: Plan = Plan(),
+    *,
+    device: torch.device | str = "cpu",
+) -> str | list[str]:
+    """Continues a prompt, or each of several at once; gives what follows, so that prompt + continuation is the text.
+
+    Ends at the tokenizer's end of text, unless the plan names stop ids of its own. device: where the model is.
+    Raises UsageError where the tokenizer is not the model's.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    given = [prompt_ids(tokenizer, text) for text in prompts]
+    *_, finished = decode(denoiser, given, text_plan(denoiser, tokenizer, plan), device=device)
+    assert isinstance(finished, Finished)
+    found = [
+        _joined(text, _continuation(tokenizer, ids, new), "")[len(text) :]
+        for text, ids, new in zip(prompts, given, finished.tokens, strict=True)
+    ]
+    return found[0] if isinstance(prompt, str) else found
+
+
+def infill(
+    denoiser: Denoiser,
+    tokenizer: Words,
+    text: str,
+    plan: Plan = Plan(),
+    *,
+    blank: str = "___",
+    lengths: int | tuple[int, ...] | None = None,
+    device: torch.device | str = "cpu",
+) -> str:
+    """Fills each blank of the text from what stands on both sides of it; all else stays as it was, to the character.
+
+    lengths: tokens of every blank, or of each; None tries 1 to 8 and keeps the best masked PLL a token, one blank after
+        the other while the rest have what was best so far (two, at first). device: where the model is.
+    Raises UsageError for a text without a blank, or lengths that do not fit the blanks.
+    """
+    parts = text.split(blank) if blank else [text]
+    n_gaps = len(parts) - 1
+    if not n_gaps:
+        raise UsageError(f"the text has no {blank!r} to fill")
+    wanted = (lengths,) * n_gaps if isinstance(lengths, int) else lengths
+    if wanted is not None and (len(wanted) != n_gaps or min(wanted) < 1):
+        raise UsageError(f"{lengths=} for {n_gaps} blanks: each needs a length of at least 1 token")
+    given = [*(prompt_ids(tokenizer, part) for part in parts[:-1]), tokenizer.encode(parts[-1])]
+    plan = _gap_plan(denoiser, tokenizer, plan)
+    if wanted is None:
+        fills = _search(denoiser, given, plan, device)
+    else:
+        fills = _cut(_fill(denoiser, given, [wanted], plan, device)[0], given, wanted)
+    left, ids = parts[0], list(given[0])
+    for fill, part, after in zip(fills, parts[1:], given[1:], strict=True):
+        left = _joined(left, _continuation(tokenizer, ids, fill), part)
+        ids += fill + after
+    return left
+
+
+def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan) -> Plan:
+    """The plan with the tokenizer's end of text as its stop, and its padding banned."""
+    if tokenizer.mask_id != denoiser.spec.mask_id:
+        raise UsageError(
+            f"the tokenizer's mask is id {tokenizer.mask_id}, the model's is {denoiser.spec.mask_id}:"
+            " they do not belong together"
+        )
+    return replace(plan, stop_ids=plan.stop_ids or (tokenizer.eos_id,), banned=(*plan.banned, tokenizer.pad_id))
+
+
+def prompt_ids(tokenizer: Words, text: str) -> list[int]:
+    """The ids of a text to go on from. A space at its end belongs to the token that follows, as in running text."""
+    return tokenizer.encode(text.rstrip(" "))
+
+
+def _gap_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan) -> Plan:
+    """The plan with both sides in view, and without an end: a gap has text behind it."""
+    kind = next((kind for kind in ("canvas", "full") if kind in denoiser.spec.contexts), plan.context)
+    plan = text_plan(denoiser, tokenizer, replace(plan, context=kind))
+    return replace(plan, stop_ids=(), banned=(*plan.banned, tokenizer.eos_id))
+
+
+def _search(denoiser: Denoiser, given: list[list[int]], plan: Plan, device: torch.device | str) -> list[list[int]]:
+    """Settles the lengths from left to right, each by trying all of them; 8 candidates a gap, decoded as one batch."""
+    n_gaps = len(given) - 1
+    best, row = (2,) * n_gaps, list[int]()
+    for gap in range(n_gaps):
+        tried = [(*best[:gap], length, *best[gap + 1 :]) for length in range(1, LONGEST_TRIED + 1)]
+        rows = _fill(denoiser, given, tried, plan, device)
+        scores = [
+            masked_pll(denoiser, row, _positions(given, lengths), device=device)
+            for row, lengths in zip(rows, tried, strict=True)
+        ]
+        winner = max(range(len(tried)), key=scores.__getitem__)  # of equals the shortest
+        best, row = tried[winner], rows[winner]
+    return _cut(row, given, best)
+
+
+def _fill(
+    denoiser: Denoiser,
+    given: list[list[int]],
+    candidates: list[tuple[int, ...]],
+    plan: Plan,
+    device: torch.device | str,
+) -> list[list[int]]:
+    """The whole text in ids for each candidate's gap lengths, decoded in one block that reaches to its end."""
+    mask = denoiser.spec.mask_id
+    rows = []
+    for lengths in candidates:
+        row = list(given[0])
+        for length, after in zip(lengths, given[1:], strict=True):
+            row += [mask] * length + after
+        rows.append(row)
+    *_, finished = decode(denoiser, rows, replace(plan, block_size=max(map(len, rows))), device=device)
+    assert isinstance(finished, Finished)
+    return finished.texts
+
+
+def _positions(given: list[list[int]], lengths: tuple[int, ...]) -> list[int]:
+    """Where in the whole text the gaps' tokens are."""
+    found, at = list[int](), 0
+    for before, length in zip(given, lengths, strict=False):
+        at += len(before)
+        found += range(at, at + length)
+        at += length
+    return found
+
+
+def _cut(row: list[int], given: list[list[int]], lengths: tuple[int, ...]) -> list[list[int]]:
+    """The gaps' tokens out of the whole text, gap by gap."""
+    tokens = iter([row[i] for i in _positions(given, lengths)])
+    return [[next(tokens) for _ in range(length)] for length in lengths]
+
+
+def _continuation(tokenizer: Words, before: list[int], ids: list[int]) -> str:
+    """What the ids add to the text before them: a tokenizer may drop a leading space where nothing stands before it."""
+    lead, whole = tokenizer.decode(before), tokenizer.decode(before + ids)
+    return whole[len(lead) :] if whole.startswith(lead) else tokenizer.decode(ids)
+
+
+def _joined(left: str, fill: str, right: str) -> str:
+    """One text; where it had a space beside the gap, or ends, the fill's own is dropped."""
+    if not left or left[-1].isspace():
+        fill = fill.lstrip()
+    if right[:1].isspace():
+        fill = fill.rstrip()
+    return left + fill + right
