@@ -1,7 +1,7 @@
 """Files that are whole or not there: atomic writes, digests, and JSON that notices when it was changed.
 
-Order of an atomic write: temporary file in the same folder, write, flush, fsync, rename, fsync of the folder. A reader sees the old
-file or the new one, never half of one, also after a power cut.
+Order of an atomic write: temporary file in the same folder, write, flush, fsync, rename, fsync of the folder. A reader
+sees the old file or the new one, never half of one, also after a power cut.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def write_sealed_json(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Writes `content` as JSON with one more key, `sha256`: the digest of the file's own bytes with 64 zeros in its place."""
+    """Writes JSON with one more key, `sha256`: the digest of the file's own bytes with 64 zeros in its place."""
     text = json.dumps({"sha256": _BLANK, **content}, ensure_ascii=False, indent=1) + "\n"
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
     write_atomic(path, text.replace(_BLANK, digest, 1).encode("utf-8"))

@@ -14,7 +14,7 @@ NUMBER_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def set_threads(threads: int | None) -> int:
-    """Sets PyTorch's threads: as told, else one a core, but one alone on a busy machine, where two wait for each other."""
+    """Sets PyTorch's threads: as told, else one a core, but one alone on a busy machine: two wait for each other."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads is None:
         threads = 1 if os.getloadavg()[0] >= cores else cores
@@ -45,7 +45,7 @@ def number_type(name: str) -> torch.dtype:
 
 
 def keep_freed_memory() -> None:
-    """glibc: keep large freed blocks instead of giving each back to the kernel; a training step is up to a third faster.
+    """glibc: keep large freed blocks instead of giving each back to the kernel: a third off the time of large products.
 
     Does nothing where the C library has no mallopt.
     """

@@ -30,14 +30,12 @@ def permuted_strata(n: int, generator: torch.Generator, eps: float = 1e-2) -> Te
 
 
 def discrete_times(n: int, timesteps: int, generator: torch.Generator) -> Tensor:
-    """n times (n,) among 1/timesteps, 2/timesteps, ..., 1, stratified: seed 002's t ~ Uniform(0, T-1), written (t + 1) / T."""
+    """n times (n,) among 1/timesteps, ..., 1, stratified: seed 002's t ~ Uniform(0, T-1), written (t + 1) / T."""
     u = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
     return ((u * timesteps).floor().clamp(max=timesteps - 1) + 1) / timesteps
 
 
-def corrupt(
-    x0: Tensor, schedule: NoiseSchedule, mask_id: int, *, t: Tensor, generator: torch.Generator
-) -> Corrupted:
+def corrupt(x0: Tensor, schedule: NoiseSchedule, mask_id: int, *, t: Tensor, generator: torch.Generator) -> Corrupted:
     """Masks each token of x0 (B, T) with probability r(t), t (B,); a row that would lose none loses one at random.
 
     The forced mask is for training alone: in an estimate of the bound it would bias short rows upwards (`exact_count`).
@@ -51,8 +49,8 @@ def corrupt(
 def exact_count(x0: Tensor, counts: Tensor, mask_id: int, generator: torch.Generator) -> Corrupted:
     """Masks exactly counts (B,) tokens of each row of x0 (B, T), drawn without replacement; t = counts / T.
 
-    With counts ~ U{1..T} and weight T / count the masked cross entropy is an unbiased NELBO without the 1/t blow-up: the
-    likelihood estimate of LLaDA, arXiv:2502.09992.
+    With counts ~ U{1..T} and weight T / count the masked cross entropy is an unbiased NELBO without the 1/t blow-up:
+    the likelihood estimate of LLaDA, arXiv:2502.09992.
     """
     order = torch.rand(x0.shape, generator=generator).argsort(1).argsort(1)
     masked = order < counts[:, None]

@@ -1,4 +1,4 @@
-"""The objective: weighted cross entropy at masked positions, and the weights that make it the NELBO or the seed's mean."""
+"""The objective: weighted cross entropy at masked positions; weights make it the NELBO or the seed's mean."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from diffulex_edge.diffusion.schedule import NoiseSchedule
 
 
 def nelbo_weight(noised: Corrupted, schedule: NoiseSchedule) -> Tensor:
-    """r'(t) / r(t) at each masked position (n,), row-major: 1/t for the linear schedule. MDLM, arXiv:2406.07524, eq. 10.
+    """r'(t) / r(t) at each masked position (n,), row-major: 1/t for the linear schedule. MDLM, arXiv:2406.07524.
 
-    Summed over masked tokens and divided by all maskable ones this is an upper bound on the negative log-likelihood a token.
+    Summed over masked tokens and divided by all maskable ones this bounds the negative log-likelihood a token.
     """
     weight = schedule.slope(noised.t) / schedule.mask_rate(noised.t)
     return weight[:, None].expand_as(noised.masked)[noised.masked]
@@ -32,8 +32,8 @@ def mean_weight(noised: Corrupted, schedule: NoiseSchedule) -> Tensor:
 class _WeightedCrossEntropy(torch.autograd.Function):
     """sum_i weight_i * (-log softmax(logits_i)[target_i]), fp32, in chunks that fit a cache.
 
-    The gradient is computed in the forward pass and overwrites the logits, which nobody needs again: a third of the time
-    and half of the memory of log_softmax and its backward at V = 8192 on a CPU.
+    The gradient is computed in the forward pass and overwrites the logits, which nobody needs again: a third of the
+    time and half of the memory of log_softmax and its backward at V = 8192 on a CPU.
     """
 
     @staticmethod
@@ -63,8 +63,8 @@ class _WeightedCrossEntropy(torch.autograd.Function):
 def masked_loss(logits: Tensor, targets: Tensor, weight: Tensor, mask_id: int) -> Tensor:
     """The weighted sum over masked positions of the cross entropy, in nats: logits (n, V), targets (n,), weight (n,).
 
-    Divide by the number of maskable tokens of the whole accumulation window, not of the micro-batch. With grad enabled the
-    logits are overwritten. Their [MASK] column counts as minus infinity (SUBS, arXiv:2406.07524).
+    Divide by the number of maskable tokens of the whole accumulation window, not of the micro-batch. With grad enabled
+    the logits are overwritten. Their [MASK] column counts as minus infinity (SUBS, arXiv:2406.07524).
     """
     if not torch.is_grad_enabled():
         logits = logits.clone()

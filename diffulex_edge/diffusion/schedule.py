@@ -1,4 +1,4 @@
-"""Noise schedules: the share of tokens that is masked at time t. Pure functions; training and decoding use the same ones."""
+"""Noise schedules: the share of tokens that is masked at time t; the same ones for training and decoding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NoiseSchedule(Protocol):
         ...
 
     def still_masked(self, step: int, steps: int, length: int) -> int:
-        """floor(length * r(1 - (step + 1) / steps)): how many of `length` tokens stay hidden after reverse step `step`."""
+        """floor(length * r(1 - (step + 1) / steps)): how many of `length` tokens are hidden after that step."""
         ...
 
 
@@ -40,7 +40,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cosine:
-    """r(t) = cos(pi (1 - t) / 2): slow to reveal at first. MaskGIT, arXiv:2202.04200, with t = 1 - r; seed 002's schedule.
+    """r(t) = cos(pi (1 - t) / 2): slow to reveal at first. MaskGIT, arXiv:2202.04200, with t = 1 - r; seed 002's.
 
     MDLM's "cosine" is another curve, 1 - cos(pi t / 2), which reveals most in the first steps.
     """

@@ -1,7 +1,8 @@
 """The contract: one call, one context. Every denoiser implements this page; the rest of the package knows no more.
 
 Shapes, here and everywhere:
-B batch  T training length  L block length  S tokens in the context  K blocks  N layers  H heads  D width  V vocabulary  M memory slots
+B batch  T training length  L block length  S tokens in the context  K blocks
+N layers  H heads  E width of a head  D width  V vocabulary  M memory slots
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class Denoiser(Protocol):
         """From a block (B, L) of ids to logits and a context.
 
         Denoise (look, forget): `rows` (B, L) of bool names the positions whose logits are wanted, (n, V) in row-major
-        order, or None for all, (B, L, V). Row i speaks about token i. The context that comes back remembers nothing new.
-        Prefill and commit (look, remember): `rows=NONE`. No logits (0, V); the context that comes back has the block in it.
+        order, or None for all, (B, L, V). Row i speaks about token i. The context that comes back remembers nothing
+        new. Prefill and commit (look, remember): `rows=NONE`. No logits (0, V); the context has the block in it.
         context None: nothing before the block. t (B,) in [0, 1]: the noise level, for models that ask for it.
         depth: how many layers to run, None for all; ignored when remembering, so that what is remembered is exact.
         """

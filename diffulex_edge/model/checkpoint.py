@@ -1,9 +1,10 @@
 """Checkpoints: a folder of safetensors and JSON with a manifest of sha256, whole or absent, verified before use.
 
-    RUN/step-00000500/   model.safetensors  ema.safetensors  optimizer.safetensors  state.json  config.json  tokenizer.model
+    RUN/step-00000500/   model.safetensors  ema.safetensors  optimizer.safetensors  state.json
+                         config.json  tokenizer.model
                          manifest.json {"format", "files": {name: {"sha256", "size"}}, "digest"}
 
-A folder for use alone (what ships) has model.safetensors, config.json, the tokenizer and the manifest. Nothing here unpickles.
+A folder for use alone (what ships) lacks the optimiser's and the run's state. Nothing here unpickles.
 """
 
 from __future__ import annotations
@@ -81,11 +82,15 @@ def document(value: Any) -> Callable[[Path], None]:
 
 def copy_of(source: Path) -> Callable[[Path], None]:
     """A writer that copies a file."""
-    return lambda path: shutil.copyfile(source, path) and None
+
+    def writer(path: Path) -> None:
+        shutil.copyfile(source, path)
+
+    return writer
 
 
 def verify(folder: Path) -> dict[str, str]:
-    """Checks every file against the manifest; gives {name: sha256}. Raises ArtefactError that names the first bad file."""
+    """Checks every file against the manifest; gives {name: sha256}. ArtefactError names the first bad file."""
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json")
     if not isinstance(manifest, dict) or set(manifest) != {"format", "files", "digest"} or manifest["format"] != FORMAT:
@@ -187,7 +192,7 @@ def place(model: nn.Module, values: Mapping[str, Tensor], source: Path) -> None:
 
 
 def load_model(path: Path) -> tuple[Any, Path]:
-    """The denoiser of a checkpoint, a run, or RUN/latest.pt, in fp32, averaged weights where there are any; and its folder."""
+    """The denoiser of a checkpoint, a run or RUN/latest.pt, in fp32, averaged weights if any; and its folder."""
     folder = find(path)
     model_type, config, _ = read_config(folder)
     model = build(model_type, config)

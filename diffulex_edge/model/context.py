@@ -48,7 +48,9 @@ class FullContext:
         return torch.arange(width, device=self.first.device) >= self.first[:, None]
 
 
-def empty_full(batch_size: int, device: torch.device, *, first: Tensor | None = None, canvas: bool = False) -> FullContext:
+def empty_full(
+    batch_size: int, device: torch.device, *, first: Tensor | None = None, canvas: bool = False
+) -> FullContext:
     return FullContext(torch.zeros(batch_size, 0, dtype=torch.long, device=device), first=first, canvas=canvas)
 
 
@@ -99,7 +101,9 @@ class MemoryContext:
     def take(self, rows: Tensor) -> Self:
         """The contexts of the given rows (n,), in that order; a row may be taken more than once."""
         layers = tuple(LayerMemory(m.bank[rows], m.halo[rows]) for m in self.layers)
-        return replace(self, layers=layers, seen=self.seen[rows], first=None if self.first is None else self.first[rows])
+        return replace(
+            self, layers=layers, seen=self.seen[rows], first=None if self.first is None else self.first[rows]
+        )
 
 
 def join(contexts: list[MemoryContext]) -> MemoryContext:

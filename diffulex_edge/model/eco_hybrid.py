@@ -1,17 +1,18 @@
-"""EcoHybrid: local mixing for detail, a few memory slots for the whole (seed 002, section 6), and frozen context (seed 000).
+"""EcoHybrid: local mixing for detail, a few memory slots for the whole (seed 002), and frozen context (seed 000).
 
-Each layer: tokens mix with their neighbours; slots read the tokens; tokens read the slots; feed-forward. No token attends
-to a far token, so a layer costs O(L). Nothing knows an absolute position, so no text is too long.
+Each layer: tokens mix with their neighbours; slots read the tokens; tokens read the slots; feed-forward. No token
+attends to a far token, so a layer costs O(L). Nothing knows an absolute position, so no text is too long.
 
-Frozen context: a bank of M slots a layer holds what was written by the blocks before; slots and tokens read it beside the
-live slots. A clean pass over a finished block moves the bank by a gate, m_{k+1} = U(m_k, y_k), and leaves a halo of the
-last activations for the local mixing. The gate is that of Block-Recurrent Transformers, arXiv:2203.07852.
+Frozen context: a bank of M slots a layer holds what was written by the blocks before; slots and tokens read it beside
+the live slots. A clean pass over a finished block moves the bank by a gate, m_{k+1} = U(m_k, y_k), and leaves a halo
+of the last activations for the local mixing. The gate is that of Block-Recurrent Transformers, arXiv:2203.07852.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,16 @@ class EcoHybridConfig:
     trained_modes: tuple[str, ...] = ()  # what the weights were trained to do; written by the trainer
 
     def __post_init__(self) -> None:
-        positive = ("vocab_size", "d_model", "n_layers", "n_heads", "head_dim", "d_ff", "memory_slots", "local_attn_window")
+        positive = (
+            "vocab_size",
+            "d_model",
+            "n_layers",
+            "n_heads",
+            "head_dim",
+            "d_ff",
+            "memory_slots",
+            "local_attn_window",
+        )
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
@@ -50,9 +60,16 @@ class EcoHybridConfig:
         if not 0 <= self.mask_id < self.vocab_size:
             raise UsageError(f"mask_id={self.mask_id} is not below vocab_size={self.vocab_size}")
         if any(not 0 <= i < self.n_layers for i in self.local_attn_layers):
-            raise UsageError(f"local_attn_layers={self.local_attn_layers} names a layer beyond n_layers={self.n_layers}")
+            raise UsageError(
+                f"local_attn_layers={self.local_attn_layers} names a layer beyond n_layers={self.n_layers}"
+            )
         if self.timesteps is not None and self.timesteps < 1:
             raise UsageError(f"timesteps={self.timesteps} must be at least 1")
+
+    @classmethod
+    def matched(cls, eco: Self, *, d_ff: int | None = None) -> Self:
+        """Itself: recipes are written for EcoHybrid, and other families take their size from it."""
+        return eco
 
 
 class Flow(NamedTuple):
@@ -143,6 +160,8 @@ class EcoLayer(nn.Module):
 class EcoHybrid(nn.Module):
     """A Denoiser. Contexts: `memory` (constant size), `canvas` and `full` (the ids themselves)."""
 
+    layers: Any  # nn.ModuleList of EcoLayer
+
     def __init__(self, config: EcoHybridConfig) -> None:
         super().__init__()
         self.config = config
@@ -159,6 +178,7 @@ class EcoHybrid(nn.Module):
         )
 
     def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
+        starts: dict[str, Callable[[int, Tensor | None], Context]]
         starts = {"memory": self._memory, "canvas": self._canvas, "full": self._full}
         if kind not in starts:
             raise UsageError(f"context {kind!r} is not one of EcoHybrid's: {', '.join(starts)}")
@@ -193,12 +213,18 @@ class EcoHybrid(nn.Module):
             return self.ends.logits(h, rows), context
         clean = torch.zeros(len(block), device=block.device)
         _, saw = self._run(block, context.layers, clean, None, None, context.seen)
-        kept = tuple(
-            layer.remember(old, new) for layer, old, new in zip(self.layers, context.layers, saw, strict=True)
-        )
+        kept = tuple(layer.remember(old, new) for layer, old, new in zip(self.layers, context.layers, saw, strict=True))
         return self._no_logits(), context.advance(kept, block.shape[1])
 
-    def _run(self, ids, memory, t, depth, real, seen) -> tuple[Tensor, list[Saw]]:
+    def _run(
+        self,
+        ids: Tensor,
+        memory: Sequence[LayerMemory],
+        t: Tensor | None,
+        depth: int | None,
+        real: Tensor | None,
+        seen: Tensor | None,
+    ) -> tuple[Tensor, list[Saw]]:
         flow = Flow(self.ends.embed(ids, t), self.slots0.expand(len(ids), -1, -1), real, seen)
         flow, saw = run(self.layers, flow, memory, depth)
         return flow.tokens, saw

@@ -16,8 +16,8 @@ from diffulex_edge.model.base import Context, StepLike
 class KVContext:
     """Keys and values of the text before the block, in buffers that all contexts made from one share.
 
-    A denoise call writes its own keys behind `length`, where the next call overwrites them; a commit writes the same and moves
-    `length`. So go on from the newest context only; `clone` to fork. Discarding one costs nothing.
+    A denoise call writes its own keys behind `length`, where the next call overwrites them; a commit writes the same
+    and moves `length`. So go on from the newest context only; `clone` to fork. Discarding one costs nothing.
     """
 
     keys: Tensor  # (N, B, H, T, E)
@@ -47,7 +47,9 @@ class KVContext:
 
     def check_room(self, length: int) -> None:
         if self.length + length > self.keys.shape[3]:
-            raise UsageError(f"{self.length} + {length} tokens do not fit the cache of {self.keys.shape[3]} that begin() made")
+            raise UsageError(
+                f"{self.length} + {length} tokens do not fit the cache of {self.keys.shape[3]} that begin() made"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,9 @@
-"""Layers that the denoisers share: both ends, feed-forward, local mixing, rotary positions. They know no context kinds."""
+"""Layers that the denoisers share: both ends, feed-forward, local mixing, rotary positions. They know no contexts."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,10 +98,10 @@ def rotate(x: Tensor, positions: Tensor, theta: float = 10_000.0) -> Tensor:
 
 
 class _DepthwiseTaps(torch.autograd.Function):
-    """y[:, i] = sum_j w[j] * x[:, i + j]. Shifted multiply-adds in place: 3.5 times faster here than groups=D in conv1d."""
+    """y[:, i] = sum_j w[j] * x[:, i + j]. Shifted multiply-adds, 3.5 times faster on a CPU than a grouped conv1d."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         length = x.shape[1] - weight.shape[0] + 1
         y = x[:, :length] * weight[0]
         for j in range(1, weight.shape[0]):
@@ -109,8 +110,8 @@ class _DepthwiseTaps(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,), (x, weight) = grads, ctx.saved_tensors
         length = grad.shape[1]
         grad_x, grad_weight = torch.zeros_like(x), torch.empty_like(weight)
         for j in range(weight.shape[0]):
@@ -134,7 +135,7 @@ class ShortConv(nn.Module):
 
 
 class LocalAttention(nn.Module):
-    """Exact attention to the tokens at most `window` away, rotary positions relative to the chunk. Cost O(L * window)."""
+    """Exact attention to the tokens at most `window` away, with relative rotary positions. Cost O(L * window)."""
 
     def __init__(self, width: int, inner: int, n_heads: int, window: int) -> None:
         super().__init__()
@@ -159,7 +160,9 @@ class LocalAttention(nn.Module):
         q, k, v = (y.unflatten(-1, (self.n_heads, -1)).transpose(2, 3) for y in (q, k, v))  # (B, C, H, ., E)
         places = torch.arange(3 * window, device=x.device)
         q, k = rotate(q, places[window : 2 * window]), rotate(k, places)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(batch, length, chunks, halo_real, real, x.device))
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=self._mask(batch, length, chunks, halo_real, real, x.device)
+        )
         return self.out(y.transpose(2, 3).flatten(3).flatten(1, 2)[:, :length])
 
     def _mask(

@@ -6,6 +6,7 @@ Rotary positions in place of learned ones, so that a longer text than the traini
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -102,7 +103,7 @@ class TransformerDenoiser(nn.Module):
         self.config = config
         self.ends = Ends(config.vocab_size, config.d_model, config.timesteps)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.n_layers))
-        self._starts = {"full": self._full}
+        self._starts: dict[str, Callable[[int, int, Tensor | None], Context]] = {"full": self._full}
         if config.block_length is None:
             self._starts = {"canvas": self._canvas, **self._starts}
         else:
@@ -143,7 +144,13 @@ class TransformerDenoiser(nn.Module):
         return self.ends.logits(h[:, window], rows), context
 
     def _with_cache(
-        self, block: Tensor, context: KVContext, t: Tensor | None, depth: int | None, rows: Tensor | None, remembering: bool
+        self,
+        block: Tensor,
+        context: KVContext,
+        t: Tensor | None,
+        depth: int | None,
+        rows: Tensor | None,
+        remembering: bool,
     ) -> tuple[Tensor, Context]:
         context.check_room(block.shape[1])
         columns = torch.arange(context.length + block.shape[1], device=block.device)

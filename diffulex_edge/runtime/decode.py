@@ -43,7 +43,7 @@ class Committed:
     asked: Tensor  # (B, L) bool: what was filled and is kept; nothing behind a stop id is
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Finished:
     """The end of the stream."""
 
@@ -62,7 +62,7 @@ def decode(
 ) -> Iterator[Event]:
     """Continues each prompt by `plan.max_new_tokens` tokens; a prompt that holds mask ids is filled there instead.
 
-    prompts: ids (B, S), or one list a row, of any lengths; greedily, each is continued as it would be alone.
+    prompts: ids (B, S), or one list a row, of any lengths; greedily and at full depth, each is continued as alone.
     device: where the model is; by default where the prompts are.
     Yields a Draft after each reverse step, a Committed after each block, and one Finished. No mask id is ever among the
     tokens, and a block takes at most `plan.steps` forwards, and one more where a reveal leaves something hidden.

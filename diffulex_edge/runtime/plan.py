@@ -49,7 +49,8 @@ class Plan:
         """The steps of a block of which each row has `masked` (B,) tokens hidden, the noisiest first.
 
         A row of n masks takes min(steps, n) of them, whatever the other rows take, so that a batch decodes as its rows
-        alone do. One more step follows, the fallback: it is reached only where a reveal left something hidden.
+        alone do; only the depth, which they share, goes by the row that takes the most. One more step follows, the
+        fallback: it is reached only where a reveal left something hidden.
         """
         counts = masked.tolist()
         steps = min(self.steps, max(counts))

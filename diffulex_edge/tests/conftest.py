@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that `prepare` wrote from the generated corpus, vocabulary 512: processed/ and tokenizer/aria_hindi.model."""
+    """What `prepare` writes of the generated corpus with a vocabulary of 512, at most; the tokenizer lies beside it."""
     from diffulex_edge.text.prepare import PrepareConfig, prepare
 
     root = tmp_path_factory.mktemp("demo")
@@ -26,3 +27,25 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return root / "processed"
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A run of three steps: it loads and decodes like any other, and has nothing to say."""
+
+    data: Path
+    tokenizer: Path
+    run: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Trained by the command line itself."""
+    from diffulex_edge.cli.main import main
+
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    size = "--d_model 32 --n_layers 2 --n_heads 2 --d_ff 32 --memory_slots 4 --seq_len 64 --batch_size 4"
+    steps = "--max_steps 3 --save_interval 3 --threads 1 --precision fp32"
+    where = ["--data_dir", str(demo_data), "--output_dir", str(run)]
+    assert main(["train", "--recipe", "demo", *size.split(), *steps.split(), *where]) == 0
+    return TinyRun(demo_data, demo_data.parent / "tokenizer" / "aria_hindi.model", run)

@@ -21,7 +21,10 @@ def publish(folder: Path, seed: int = 0) -> Path:
     config = checkpoint.model_config("eco_hybrid", model.config, "fingerprint")
     checkpoint.write(
         folder,
-        {"model.safetensors": checkpoint.tensors(dict(model.named_parameters())), "config.json": checkpoint.document(config)},
+        {
+            "model.safetensors": checkpoint.tensors(dict(model.named_parameters())),
+            "config.json": checkpoint.document(config),
+        },
     )
     return folder
 
@@ -72,7 +75,7 @@ def test_every_bit_flip_and_truncation_is_detected_and_a_file_named(tmp_path: Pa
 
 def test_tensors_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     model = toys.eco()
-    values = dict(model.named_parameters())
+    values: dict[str, torch.Tensor] = dict(model.named_parameters())
     values["stranger"] = values.pop("slots0")
     safetensors.torch.save_file(values, tmp_path / "w.safetensors")
     with pytest.raises(ArtefactError, match="slots0, stranger"):
@@ -88,7 +91,9 @@ def test_a_config_with_nonsense_names_its_file(values: object) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_keeps_what_was_there_and_leaves_no_rubbish(tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_what_was_there_and_leaves_no_rubbish(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = publish(tmp_path / "step-00000005", seed=5)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 

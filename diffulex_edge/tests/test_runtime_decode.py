@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from diffulex_edge.runtime.reveal import (
     RevealTop,
 )
 from diffulex_edge.runtime.sampler import Categorical, Greedy
-from diffulex_edge.tests.runtime_toys import EOS, MASK, VOCAB, Script, events, finish
+from diffulex_edge.tests.runtime_toys import EOS, MASK, VOCAB, Script, Tape, events, finish
 
 SMALL = Plan(max_new_tokens=8, block_size=4, steps=2)
 CONTEXTS = ("memory", "full", "canvas")
@@ -57,7 +58,7 @@ rows = st.lists(st.lists(st.one_of(ids, ids, st.just(MASK)), max_size=9), min_si
 
 
 @given(rows, plans, st.sampled_from([None, MASK]), st.integers(0, 5))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 def test_whatever_the_plan_the_loop_ends_in_bounds_and_keeps_its_word(
     prompts: list[list[int]], plan: Plan, love: int | None, seed: int
 ) -> None:
@@ -78,7 +79,7 @@ def test_whatever_the_plan_the_loop_ends_in_bounds_and_keeps_its_word(
 
 
 @given(rows.filter(lambda found: len(found) > 1), plans, st.integers(0, 5))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 def test_a_batch_decodes_as_its_rows_do_alone(prompts: list[list[int]], plan: Plan, seed: int) -> None:
     plan = replace(plan, sampler=Greedy(), reveal=RevealAbove(0.3) if plan.seed else RevealTop())
     prompts = [[token for token in prompt if token != MASK] for prompt in prompts]
@@ -101,7 +102,7 @@ def test_a_batch_of_gaps_is_filled_as_each_alone_on_the_grid_of_blocks(
 def test_the_same_seed_gives_the_same_text(plan: Plan, prompts: list[list[int]]) -> None:
     first = finish(Script(1), prompts, plan)
     torch.manual_seed(7)
-    assert finish(Script(1), prompts, plan) == first or first.tokens == finish(Script(1), prompts, plan).tokens
+    assert finish(Script(1), prompts, plan) == first
 
 
 def test_another_seed_gives_another_text() -> None:
@@ -169,16 +170,61 @@ def test_without_padding_the_model_is_told_of_none() -> None:
 
 
 def test_the_text_beyond_the_block_is_shown_to_the_context() -> None:
-    seen = []
+    ahead: list[list[list[int]]] = []
 
-    class Watching(Script):
-        def __call__(self, block, context=None, **rest):  # type: ignore[no-untyped-def]
-            seen.append(context.ahead.tolist())
+    class Watching(Tape):
+        def facing(self, beyond: torch.Tensor) -> Tape:
+            ahead.append(beyond.tolist())
+            return super().facing(beyond)
+
+    class Watched(Script):
+        def begin(self, *arguments: Any) -> Tape:
+            tape = super().begin(*arguments)
+            return Watching(tape.ids, tape.first, tape.aligned)
+
+    finish(Watched(), [[5, MASK, 6, MASK, 7]], Plan(block_size=2, steps=1, context="canvas"))
+    assert ahead == [[[MASK, 7]], [[]]]
+
+
+def test_what_a_context_has_decided_of_a_block_is_not_asked_for_again() -> None:
+    class Opening(Tape):
+        def open(self, block: torch.Tensor) -> torch.Tensor:
+            return torch.cat((torch.full_like(block[:, :1], 7), block[:, 1:]), 1)
+
+    class Opened(Script):
+        def begin(self, *arguments: Any) -> Tape:
+            tape = super().begin(*arguments)
+            return Opening(tape.ids, tape.first, tape.aligned)
+
+    drafts, _, finished = events(Opened(), [[]], replace(SMALL, steps=1))
+    assert [len(draft.guess.token) for draft in drafts] == [3, 3]
+    assert finished.tokens[0][::4] == [7, 7]
+    assert len(finished.tokens[0]) == 8
+
+
+def test_a_context_may_keep_what_a_step_saw() -> None:
+    kept: list[int] = []
+
+    class Keeping(Tape):
+        def refresh(self, seen: Any, step: Any) -> Tape:
+            assert isinstance(seen, Keeping)
+            kept.append(step.index)
+            return Keeping(self.ids, self.first, self.aligned, ahead=torch.tensor([[len(kept)]]))
+
+    read: list[Any] = []
+
+    class Kept(Script):
+        def begin(self, *arguments: Any) -> Tape:
+            tape = super().begin(*arguments)
+            return Keeping(tape.ids, tape.first, tape.aligned)
+
+        def __call__(self, block: torch.Tensor, context: Any = None, **rest: Any) -> tuple[torch.Tensor, Tape]:
+            read.append(context.ahead.tolist())
             return super().__call__(block, context, **rest)
 
-    finish(Watching(), [[5, MASK, 6, MASK, 7]], Plan(block_size=2, steps=1, context="canvas"))
-    # The prefix is read before any block is faced; then [MASK 6] faces [MASK 7], is committed, and [MASK 7] faces nothing.
-    assert seen == [None, [[MASK, 7]], [[MASK, 7]], [[]]] or seen[1:] == [[[MASK, 7]], [[MASK, 7]], [[]]]
+    finish(Kept(), [[]], Plan(max_new_tokens=4, block_size=4, steps=3))
+    assert kept == [0, 1, 2]
+    assert read == [[[]], [[1]], [[2]]]
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
@@ -199,7 +245,8 @@ class TestLimits:
         assert both.tokens[0] == finish(Script(), [[]], replace(SMALL, context=context)).tokens[0]
 
     def test_nothing_asked_for_costs_nothing(self, context: str) -> None:
-        for prompts in ([[5, 6, 7, 8, 9]], [[]], [[5], []]):
+        cases: list[list[list[int]]] = [[[5, 6, 7, 8, 9]], [[]], [[5], []]]
+        for prompts in cases:
             denoiser = Script()
             finished = finish(denoiser, prompts, replace(SMALL, context=context, max_new_tokens=0))
             assert finished.texts == prompts
@@ -242,7 +289,7 @@ def test_a_block_that_is_wholly_given_costs_no_forward() -> None:
 def test_threshold_decoding_saves_forwards() -> None:
     slow = finish(Script(), [[5]], replace(SMALL, steps=4, quota=OneByOne()))
     fast = finish(Script(), [[5]], replace(SMALL, steps=4, quota=OneByOne(), reveal=RevealAbove(0.2)))
-    assert fast.forwards < slow.forwards == 4 + 4 + 1 - 1 or fast.forwards < slow.forwards
+    assert fast.forwards < slow.forwards == 3 + 4 + 1  # blocks of 3, 4 and 1 hidden tokens
 
 
 def test_depth_follows_the_schedule_and_commits_are_whole() -> None:

@@ -66,7 +66,7 @@ def shown(reveal: Reveal, probability: Sequence[float], quota: int, *, last: boo
 
 
 @given(st.sampled_from(REVEALS), st.integers(0, 10_000))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 def test_promises_of_every_reveal(reveal: Reveal, seed: int) -> None:
     """Nothing but hidden places changes (but for hiding again), the quota is a floor, and the last step shows all."""
     generator = torch.Generator().manual_seed(seed)

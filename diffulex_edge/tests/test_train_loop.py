@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,13 +20,28 @@ from diffulex_edge.train import loop, signals
 from diffulex_edge.train.loop import train
 from diffulex_edge.train.recipe import TrainConfig
 
+SMALL: dict[str, Any] = {"d_model": 32, "n_heads": 2, "n_layers": 2, "d_ff": 32, "seq_len": 64}
+
 
 @pytest.fixture
 def tiny(demo_data: Path, tmp_path: Path) -> TrainConfig:
     return TrainConfig(
-        data_dir=demo_data, output_dir=tmp_path / "run", recipe="demo", d_model=32, n_heads=2, n_layers=2, d_ff=32,
-        seq_len=64, batch_size=8, max_steps=12, save_interval=4, log_interval=1, threads=1, precision="fp32", full_only=0.25,
-    )  # fmt: skip
+        data_dir=demo_data,
+        output_dir=tmp_path / "run",
+        recipe="demo",
+        **SMALL,
+        batch_size=8,
+        max_steps=12,
+        save_interval=4,
+        log_interval=1,
+        threads=1,
+        precision="fp32",
+        full_only=0.25,
+    )
+
+
+def log(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def weights(run: Path, name: str = "model") -> dict[str, torch.Tensor]:
@@ -37,8 +53,8 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_run_learns_and_leaves_checkpoints_and_a_log(tiny: TrainConfig) -> None:
-    outcome = train(replace(tiny, max_steps=60, save_interval=30, keep=1))
-    lines = [json.loads(line) for line in open(tiny.output_dir / "log.jsonl", encoding="utf-8")]
+    outcome = train(replace(tiny, max_steps=60, save_interval=30, keep=1, lr=0.02, full_only=1.0))
+    lines = log(tiny.output_dir)
     losses = [line["loss"] for line in lines if "loss" in line]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     assert outcome["step"] == 60 and outcome["val_bits_per_char"] > 0
@@ -70,7 +86,9 @@ def test_a_finished_run_that_is_started_again_changes_nothing(tiny: TrainConfig)
 def test_accumulated_micro_batches_weigh_every_token_alike(tiny: TrainConfig) -> None:
     """Four micro-batches of 2 rows see as many tokens a step as one of 8, and the loss is on the same scale."""
     whole = loop.train_step(loop.start(replace(tiny, output_dir=tiny.output_dir / "a", full_only=1.0)))
-    parts = loop.train_step(loop.start(replace(tiny, output_dir=tiny.output_dir / "b", full_only=1.0, batch_size=2, grad_accum=4)))
+    parts = loop.train_step(
+        loop.start(replace(tiny, output_dir=tiny.output_dir / "b", full_only=1.0, batch_size=2, grad_accum=4))
+    )
     assert parts[0] == pytest.approx(whole[0], rel=0.5)
 
 
@@ -112,8 +130,7 @@ def test_steps_that_are_not_finite_are_skipped_then_rolled_back_then_given_up(
     assert (progress.rollbacks, progress.skipped, progress.step) == (1, 3, 4)
     assert equal({k: v.detach() for k, v in run.state.model.named_parameters()}, saved)
     with pytest.raises(DiffulexEdgeError, match="not finite"):
-        for _ in range(loop.BAD_STEPS * loop.ROLLBACKS):
-            loop.train_step(run)
+        [loop.train_step(run) for _ in range(loop.BAD_STEPS * loop.ROLLBACKS)]
     assert all(torch.isfinite(v).all() for v in weights(tiny.output_dir).values())
 
 
@@ -146,14 +163,12 @@ def test_the_second_signal_stops_at_once() -> None:
 def test_two_processes_train_as_one_of_twice_the_batch(tiny: TrainConfig, tmp_path: Path) -> None:
     """Under torchrun with gloo: both ranks end with the same weights, and rank 0 alone writes."""
     out = tmp_path / "ddp"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517", "-m", "diffulex_edge.cli.main", "train",
-        f"--data_dir={tiny.data_dir}", f"--output_dir={out}", "--recipe=demo", "--d_model=32", "--n_heads=2", "--n_layers=2",
-        "--d_ff=32", "--seq_len=64", "--batch_size=4", "--max_steps=6", "--save_interval=3", "--threads=1", "--precision=fp32",
-    ]  # fmt: skip
+    flags = {**SMALL, "data_dir": tiny.data_dir, "output_dir": out, "recipe": "demo", "batch_size": 4, "max_steps": 6}
+    flags |= {"save_interval": 3, "log_interval": 1, "threads": 1, "precision": "fp32"}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "diffulex_edge.cli.main"]
+    command = [sys.executable, *launch, "train", *(f"--{name}={value}" for name, value in flags.items())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [path.name for path in checkpoint.steps(out)] == ["step-00000003", "step-00000006"]
-    log = [json.loads(line) for line in open(out / "log.jsonl", encoding="utf-8")]
-    assert log[0]["tokens"] % (2 * 4 * 64) == 0
+    assert log(out)[0]["tokens"] % (2 * 4 * 64) == 0

@@ -69,7 +69,9 @@ def test_the_gradient_of_memory_is_cut_after_the_given_number_of_blocks() -> Non
         o = objective(**shares, detach_every=every, block_sizes=(4,), forget_bank=0.0, forget_halo=0.0)
         ((loss, _),) = o(model, toys.ids(2, 32), moment())
         loss.backward()
-        return float(sum(layer.gate.weight.grad.abs().sum() for layer in model.layers if layer.gate.weight.grad is not None))
+        return float(
+            sum(layer.gate.weight.grad.abs().sum() for layer in model.layers if layer.gate.weight.grad is not None)
+        )
 
     assert gate_gradient(1) == 0.0
     assert gate_gradient(2) > 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,15 @@ from diffulex_edge.model.eco_hybrid import EcoHybrid, EcoHybridConfig
 from diffulex_edge.model.transformer import TransformerConfig, TransformerDenoiser
 
 ECO = EcoHybridConfig(
-    vocab_size=48, d_model=32, n_layers=3, n_heads=2, head_dim=16, d_ff=32, memory_slots=4, local_attn_layers=(1,), local_attn_window=8
+    vocab_size=48,
+    d_model=32,
+    n_layers=3,
+    n_heads=2,
+    head_dim=16,
+    d_ff=32,
+    memory_slots=4,
+    local_attn_layers=(1,),
+    local_attn_window=8,
 )
 BACKUP = TransformerConfig(vocab_size=48, d_model=32, n_layers=3, n_heads=2, head_dim=16, d_ff=32)
 MODES = ("full", "block", "block_frozen")
@@ -27,12 +36,12 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def eco(**changes: object) -> EcoHybrid:
-    return randomise(EcoHybrid(replace(ECO, trained_modes=MODES, **changes)))  # type: ignore[arg-type, return-value]
+def eco(**changes: object) -> Any:
+    return randomise(EcoHybrid(replace(ECO, trained_modes=MODES, **changes)))  # type: ignore[arg-type]
 
 
-def backup(**changes: object) -> TransformerDenoiser:
-    return randomise(TransformerDenoiser(replace(BACKUP, **changes)))  # type: ignore[arg-type, return-value]
+def backup(**changes: object) -> Any:
+    return randomise(TransformerDenoiser(replace(BACKUP, **changes)))  # type: ignore[arg-type]
 
 
 def ids(rows: int, length: int, seed: int = 0, vocab_size: int = 48) -> Tensor:

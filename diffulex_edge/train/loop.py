@@ -88,9 +88,8 @@ def start(config: TrainConfig) -> Run:
         seed=config.seed,
         repeats=recipe.repeats,
     )
-    model_type = family(config.model)
-    objective = Objective(recipe.objective, recipe.model.timesteps, model_type == "eco_hybrid")
-    model = build(model_type, recipe.model)
+    model = build(family(config.model), recipe.model)
+    objective = Objective(recipe.objective, recipe.model.timesteps, has_memory="memory" in model.spec.contexts)
     _initial_weights(model, config, batches)
     live = state.TrainState(model, optimizers(model, recipe.optim), Ema(model, recipe.optim.ema_decay))
     if held is not None:
@@ -107,14 +106,16 @@ def start(config: TrainConfig) -> Run:
     return Run(config, recipe, batches, objective, live, autocast)
 
 
-def _initial_weights(model: nn.Module, config: TrainConfig, batches: Batches) -> None:
+def _initial_weights(model: Any, config: TrainConfig, batches: Batches) -> None:
     if config.init is None:
         model.ends.set_unigram(batches.unigram_counts())
         return
     folder = checkpoint.find(Path(config.init))
     _, _, fingerprint = checkpoint.read_config(folder)
     if fingerprint != batches.tokenizer_fingerprint:
-        raise UsageError(f"--init {config.init} speaks another vocabulary than {config.data_dir}: the tokenizers differ")
+        raise UsageError(
+            f"--init {config.init} speaks another vocabulary than {config.data_dir}: the tokenizers differ"
+        )
     source = folder / "ema.safetensors"
     source = source if source.exists() else folder / "model.safetensors"
     checkpoint.place(model, checkpoint.read_tensors(source), source)

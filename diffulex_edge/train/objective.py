@@ -1,8 +1,8 @@
-"""What a training step asks of the model: full, block and frozen-block denoising, mixed row by row, with their curriculum.
+"""What a training step asks of the model: full, block and frozen-block denoising, mixed row by row, with a curriculum.
 
-A checkpoint must serve three decoding modes, so it is trained for all three (block training of BD3-LM, arXiv:2503.09573, with
-the clean stream replaced by a recurrence over memory). All randomness comes from a generator made of (seed, step, micro,
-rank), so a resumed run draws what the uninterrupted one would have drawn.
+A checkpoint must serve three decoding modes, so it is trained for all three (block training of BD3-LM,
+arXiv:2503.09573, with the clean stream replaced by a recurrence over memory). All randomness comes from a generator
+made of (seed, step, micro, rank), so a resumed run draws what the uninterrupted one would have drawn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffulex_edge.diffusion.corruption import Corrupted, corrupt, discrete_times, permuted_strata
 from diffulex_edge.diffusion.loss import masked_loss, mean_weight, nelbo_weight
-from diffulex_edge.diffusion.schedule import SCHEDULES, NoiseSchedule
+from diffulex_edge.diffusion.schedule import Cosine, Linear, NoiseSchedule
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import NONE, Denoiser
 from diffulex_edge.model.context import LayerMemory, MemoryContext, join
@@ -26,20 +26,24 @@ class ObjectiveConfig:
     mask_schedule: str = "linear"  # linear: the NELBO; cosine: seed 002's mean masked cross entropy
     full_share: float = 0.5  # of the rows: the whole sequence is noised (mode full)
     block_share: float = 0.1  # of the rows: clean text, then one noisy block (mode block)
-    frozen_share: float = 0.4  # of the rows: noisy blocks, each against the memory of the text before it (mode block_frozen)
+    frozen_share: float = (
+        0.4  # of the rows: noisy blocks, each against the memory of the text before it (mode block_frozen)
+    )
     full_only: float = 0.4  # of all steps, at first: full denoising alone
     block_sizes: tuple[int, ...] = (16, 32, 64, 96)  # tokens; one is drawn a step
     detach_every: int = 2  # blocks through which the gradient of memory flows
     forget_bank: float = 0.1  # of the blocks: memory is replaced by the empty one
     forget_halo: float = 0.1  # of the blocks: the local mixing gets no left neighbour
-    own_context: float = 0.25  # of the rows, in the last fifth of the steps: memory is written from the model's own tokens
+    own_context: float = (
+        0.25  # of the rows, in the last fifth of the steps: memory is written from the model's own tokens
+    )
     shallow: float = 0.15  # of the rows of mode full: an early exit at a random depth, in the noisier half
     shallow_weight: float = 0.3  # of the loss at an early exit
     min_depth: int = 2  # layers; the earliest exit that is trained
 
     def __post_init__(self) -> None:
-        if self.mask_schedule not in SCHEDULES:
-            raise UsageError(f"mask_schedule={self.mask_schedule!r} is not one of {', '.join(SCHEDULES)}")
+        if self.mask_schedule not in OBJECTIVES:
+            raise UsageError(f"mask_schedule={self.mask_schedule!r} is not one of {', '.join(OBJECTIVES)}")
         shares = (self.full_share, self.block_share, self.frozen_share)
         if min(shares) < 0 or not sum(shares) > 0:
             raise UsageError(f"{shares=} of full, block and frozen rows must not be negative, nor all zero")
@@ -48,6 +52,13 @@ class ObjectiveConfig:
         for name in ("full_only", "forget_bank", "forget_halo", "own_context", "shallow"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name}={getattr(self, name)} is not between 0 and 1")
+
+
+Weight = Callable[[Corrupted, NoiseSchedule], Tensor]
+OBJECTIVES: dict[str, tuple[NoiseSchedule, Weight]] = {
+    "linear": (Linear(), nelbo_weight),
+    "cosine": (Cosine(), mean_weight),
+}
 
 
 @dataclass(frozen=True)
@@ -66,8 +77,7 @@ class Objective:
 
     def __init__(self, config: ObjectiveConfig, timesteps: int | None, has_memory: bool) -> None:
         self.config, self.timesteps = config, timesteps
-        self.schedule: NoiseSchedule = SCHEDULES[config.mask_schedule]
-        self.weight = nelbo_weight if config.mask_schedule == "linear" else mean_weight
+        self.schedule, self.weight = OBJECTIVES[config.mask_schedule]
         self.frozen_share = config.frozen_share if has_memory else 0.0
 
     @property
@@ -76,7 +86,7 @@ class Objective:
         return tuple(mode for mode, share in shares.items() if share)
 
     def __call__(self, model: Denoiser, x: Tensor, moment: Moment) -> list[tuple[Tensor, int]]:
-        """One (loss, maskable tokens) for each part of the batch; the caller divides by the tokens of the whole window."""
+        """One (loss, maskable tokens) for each part of the batch; the caller divides by the tokens of the window."""
         parts = []
         for task, rows in zip(self._tasks(), self._allot(len(x), moment), strict=True):
             if rows:
@@ -88,7 +98,7 @@ class Objective:
         return (self._full, self._shallow, self._block, self._frozen)
 
     def _allot(self, rows: int, moment: Moment) -> list[int]:
-        """Whole rows for each task: cumulative shares, rounded with one random offset, so that each is right on average."""
+        """Whole rows for each task: cumulative shares, rounded with one random offset, so each is right on average."""
         c = self.config
         shares = [c.full_share * (1 - c.shallow), c.full_share * c.shallow, c.block_share, self.frozen_share]
         if moment.progress < c.full_only and c.full_share:
@@ -183,7 +193,9 @@ class Objective:
         return min(most, 2 if done < 0.15 else 4 if done < 0.3 else 8 if done < 0.6 else most)
 
 
-def forget(context: MemoryContext, start: MemoryContext, bank: float, halo: float, generator: torch.Generator) -> MemoryContext:
+def forget(
+    context: MemoryContext, start: MemoryContext, bank: float, halo: float, generator: torch.Generator
+) -> MemoryContext:
     """Context dropout: a share of the rows gets the empty bank, another no halo; so that neither is leaned on alone."""
     rows = len(context.seen)
     no_bank = (torch.rand(rows, generator=generator) < bank)[:, None, None]

@@ -1,7 +1,7 @@
 """Optimisers: Muon for the hidden matrices, AdamW for the rest, one learning-rate curve, one gradient clip, EMA.
 
-Muon is written here because torch.optim.Muon orthogonalises in bf16, which a CPU without bf16 units does 100 times slower
-than fp32; and matrices of one shape are orthogonalised in one batched product.
+Muon is written here because torch.optim.Muon orthogonalises in bf16, which a CPU without bf16 units does 100 times
+slower than fp32; and matrices of one shape are orthogonalised in one batched product.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrices to g (n, rows, columns), roughly: quintic Newton-Schulz, Muon, Jordan 2024."""
+    """Roughly the nearest semi-orthogonal matrices to g (n, rows, columns), by Newton-Schulz: Muon, arXiv:2502.16982."""
     a, b, c = NEWTON_SCHULZ
     tall = g.shape[1] > g.shape[2]
     x = g.mT if tall else g
@@ -31,7 +31,7 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, then orthogonalised; the step is scaled by sqrt(max(1, rows / columns)). For 2-D matrices only."""
+    """Nesterov momentum, orthogonalised; the step is scaled by sqrt(max(1, rows / columns)). For matrices only."""
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -68,11 +68,13 @@ class OptimConfig:
     warmup_steps: int = 100  # linear rise to the peak
     decay_fraction: float = 0.25  # of all steps: linear fall to zero at the end (warm-up, stable, decay)
     grad_clip: float = 1.0  # norm of the whole gradient, at most
-    ema_decay: float = 0.99  # of the averaged weights that are evaluated and shipped; its memory is 1 / (1 - decay) steps
+    ema_decay: float = (
+        0.99  # of the averaged weights that are evaluated and shipped; its memory is 1 / (1 - decay) steps
+    )
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("muon", "adamw"):
-            raise UsageError(f"optimizer={self.optimizer!r} is neither muon nor adamw")
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(f"optimizer={self.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
         for name in ("lr", "muon_lr", "grad_clip"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name}={getattr(self, name)} must be above 0")
@@ -82,22 +84,25 @@ class OptimConfig:
 
 
 def optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
-    """The optimisers for a denoiser: the matrices of its layers, then everything else."""
+    """The optimisers of a denoiser's parameters; each parameter belongs to exactly one."""
     hidden = [m.weight for m in model.layers.modules() if isinstance(m, nn.Linear)]  # type: ignore[union-attr, attr-defined]
     inside = {id(p) for p in hidden}
-    rest = [p for p in model.parameters() if id(p) not in inside]
+    return OPTIMIZERS[config.optimizer](hidden, [p for p in model.parameters() if id(p) not in inside], config)
+
+
+def _adamw(hidden: list[Tensor], rest: list[Tensor], config: OptimConfig) -> list[torch.optim.Optimizer]:
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": hidden + [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    betas = (0.9, 0.98)
-    if config.optimizer == "adamw":
-        groups[0]["params"] = hidden + groups[0]["params"]  # type: ignore[operator]
-        return [torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)]
-    return [
-        Muon(hidden, lr=config.muon_lr, weight_decay=config.weight_decay),
-        torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True),
-    ]
+    return [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)]
+
+
+def _muon(hidden: list[Tensor], rest: list[Tensor], config: OptimConfig) -> list[torch.optim.Optimizer]:
+    return [Muon(hidden, lr=config.muon_lr, weight_decay=config.weight_decay), *_adamw([], rest, config)]
+
+
+OPTIMIZERS = {"muon": _muon, "adamw": _adamw}
 
 
 def learning_rate(step: int, max_steps: int, config: OptimConfig) -> float:

@@ -1,6 +1,6 @@
 """Data parallelism under torchrun: one all-reduce of the gradients a step; nothing at all in a single process.
 
-DistributedDataParallel expects one forward a backward; a step here calls the model several times, on contexts of its own.
+DistributedDataParallel expects one forward a backward; a step here calls the model several times, on its own contexts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a checkpoint of training to a folder for use: averaged weights in bf16, config, tokenizer, card, manifest.
 
-    python -m diffulex_edge.train.publish RUN diffulex_edge/assets/aria-hindi-tiny --card CARD.md
+python -m diffulex_edge.train.publish RUN diffulex_edge/assets/aria-hindi-tiny --card CARD.md
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.eco_hybrid import EcoHybridConfig
-from diffulex_edge.model.families import ALIASES, config_class, family
+from diffulex_edge.model.families import ALIASES, config_class
 from diffulex_edge.train.objective import ObjectiveConfig
 from diffulex_edge.train.optim import OptimConfig
 
@@ -24,7 +24,9 @@ class Recipe:
     grad_accum: int = 1  # micro-batches a step
     max_steps: int = 5000
     sample_steps: int = 12  # reverse steps a block that decoding takes by default
-    repeats: dict[str, float] = field(default_factory=dict)  # source or script -> how often a document comes in an epoch
+    repeats: dict[str, float] = field(
+        default_factory=dict
+    )  # source or script -> how often a document comes in an epoch
 
     def __post_init__(self) -> None:
         for name in ("seq_len", "batch_size", "grad_accum", "max_steps", "sample_steps"):
@@ -56,7 +58,9 @@ def maximal() -> Recipe:
 def aria_hindi_tiny() -> Recipe:
     """The model that ships. Roman and mixed text twice an epoch, the machine-translated lessons three times in four."""
     lessons = ("edgeai_lessons", "azd_lessons", "iot_lessons", "security_lessons")
-    return replace(laptop(), max_steps=4000, repeats={"roman": 2.0, "mixed": 2.0, **dict.fromkeys(lessons, 0.75)})
+    return replace(
+        laptop(), batch_size=24, max_steps=4000, repeats={"roman": 2.0, "mixed": 2.0, **dict.fromkeys(lessons, 0.75)}
+    )
 
 
 def demo() -> Recipe:
@@ -74,7 +78,9 @@ class TrainConfig:
     """The flags of `train`. None: as the recipe says."""
 
     data_dir: Path = Path("data/processed")  # folder that `prepare` wrote
-    output_dir: Path = Path("checkpoints/eco_hybrid_hi")  # the run: checkpoints and log.jsonl; an unfinished run there goes on
+    output_dir: Path = Path(
+        "checkpoints/eco_hybrid_hi"
+    )  # the run: checkpoints and log.jsonl; an unfinished run there goes on
     model: str = "primary"  # primary (EcoHybrid) or backup (bidirectional Transformer of the same number of parameters)
     recipe: str | None = None  # aria-hindi-tiny, demo, or an edge profile; laptop where neither is given
     edge_profile: str | None = None  # phone, pi, laptop or max: the size of the model and of the batch
@@ -128,8 +134,7 @@ def resolve(config: TrainConfig, *, vocab_size: int, mask_id: int) -> Recipe:
     model = replace(recipe.model, vocab_size=vocab_size, mask_id=mask_id, local_attn_layers=kept, **flags)
     if config.d_model or config.n_heads:
         model = replace(model, head_dim=max(1, model.d_model // model.n_heads))
-    if family(config.model) == "transformer":
-        model = config_class("transformer").matched(model, d_ff=config.d_ff)
+    model = config_class(config.model).matched(model, d_ff=config.d_ff)
     return replace(
         recipe,
         model=model,

@@ -36,12 +36,14 @@ class Reporter:
     def __enter__(self) -> Self:
         if self.speaking:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._log = open(self.folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+            self._log = open(self.folder / "log.jsonl", "a", encoding="utf-8")
         self._before = None
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
         if self.speaking:
             self._log.close()

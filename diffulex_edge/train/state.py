@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffulex_edge.errors import ArtefactError
 from diffulex_edge.files import read_json
@@ -31,7 +31,7 @@ class Progress:
 class TrainState:
     """The live objects of a run."""
 
-    model: nn.Module
+    model: Any  # a Denoiser that is an nn.Module
     optimizers: list[torch.optim.Optimizer]
     ema: Ema
     progress: Progress = field(default_factory=Progress)
@@ -59,7 +59,8 @@ def save(folder: Path, state: TrainState, *, config: dict[str, Any], run: dict[s
 def load(folder: Path, state: TrainState) -> None:
     """Restores a verified checkpoint into the live objects."""
     checkpoint.place(state.model, checkpoint.read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
-    state.ema.weights = checkpoint.read_tensors(folder / "ema.safetensors")
+    averaged = checkpoint.read_tensors(folder / "ema.safetensors")
+    state.ema.weights = {name: averaged[name] for name, _ in state.model.named_parameters()}  # files sort by name
     state.progress = Progress(**read_json(folder / "state.json")["progress"])
     state.ema.updates = state.progress.ema_updates
     _restore_optimizers(checkpoint.read_tensors(folder / "optimizer.safetensors"), state)

@@ -16,7 +16,7 @@ from diffulex_edge.text.batches import Batches
 
 @torch.no_grad()
 def validate(model: Denoiser, data_dir: Path, seq_len: int, windows: int = 64) -> dict[str, float]:
-    """{"val_nats_per_token", "val_bits_per_char"} by exact-count masking; empty where val.bin is too short for a window."""
+    """{"val_nats_per_token", "val_bits_per_char"} by exact-count masking; empty where val.bin has no window."""
     try:
         batches = Batches(data_dir, "val", seq_len=seq_len, batch_size=16, seed=0)
     except UsageError:
@@ -25,7 +25,9 @@ def validate(model: Denoiser, data_dir: Path, seq_len: int, windows: int = 64) -
     total, tokens = 0.0, 0
     for index in range(windows // 16):
         x = batches.batch(index)
-        counts = (torch.randperm(16, generator=generator) * seq_len + torch.randint(seq_len, (16,), generator=generator)) // 16 + 1
+        counts = (
+            torch.randperm(16, generator=generator) * seq_len + torch.randint(seq_len, (16,), generator=generator)
+        ) // 16 + 1
         noised = exact_count(x, counts, model.spec.mask_id, generator)
         logits, _ = model(noised.xt, t=noised.t, rows=noised.masked)
         weight = (1 / noised.t)[:, None].expand_as(x)[noised.masked]

@@ -1,0 +1,44 @@
+"""Opens a model together with its tokenizer: the way in for a user of the library, and for every verb of the CLI."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from diffulex_edge.errors import ArtefactError, UsageError
+from diffulex_edge.model.base import Denoiser
+from diffulex_edge.model.checkpoint import load_model, read_config
+from diffulex_edge.text.tokenizer import Tokenizer, load_tokenizer
+
+SHIPPED = "aria-hindi-tiny"  # the name of the model inside the package
+
+
+def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = None) -> tuple[Denoiser, Tokenizer]:
+    """Gives the denoiser and its tokenizer, both verified.
+
+    path_or_name: a run folder (its newest intact checkpoint), RUN/latest.pt (the same), a checkpoint folder,
+        or the name of the shipped model.
+    tokenizer: a file or folder to use instead of the one beside the weights; it must have the same vocabulary.
+    Raises ArtefactError, naming the file, where something is missing, corrupt, or does not belong to the rest.
+    """
+    model, folder = load_model(locate(path_or_name))
+    source = Path(tokenizer) if tokenizer is not None else folder
+    words = load_tokenizer(source)
+    _, _, fingerprint = read_config(folder)
+    if words.fingerprint != fingerprint:
+        raise ArtefactError(
+            f"{source}: not the vocabulary that {folder} was trained with"
+            f" (fingerprint {words.fingerprint[:12]}, the model's is {fingerprint[:12]})"
+        )
+    return model, words
+
+
+def locate(path_or_name: str | Path) -> Path:
+    """A path as it is; a shipped model's name as the folder it lies in, unless a path of that name exists."""
+    path = Path(path_or_name)
+    shipped = Path(str(files("diffulex_edge") / "assets" / str(path_or_name)))
+    if path.exists() or path.name == "latest.pt" or len(path.parts) != 1:
+        return path
+    if not (shipped / "manifest.json").exists():
+        raise UsageError(f"{str(path_or_name)!r} is neither a path nor the name of a shipped model ({SHIPPED})")
+    return shipped

@@ -1,0 +1,149 @@
+"""Results for readers: JSON without NaN, tables for a terminal, a plot of quality against speed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from diffulex_edge.errors import BackendUnavailable, UsageError
+
+UNMEASURED = "-"
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it: NaN and the infinities are null, tuples are lists, numpy's numbers are numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def eval_tables(result: Mapping[str, Any]) -> list[Table]:
+    """The bound by script, the modes, and what the model writes beside how the documents go on."""
+    return [_scripts(result), _modes(result), _written(result)]
+
+
+def _scripts(result: Mapping[str, Any]) -> Table:
+    table = _table("Upper bound on -log p (NELBO)", "text", "bits/char", "+-", "nats/token", "documents", "characters")
+    whole = {**result, **result["details"]}
+    for name, row in {**result["by_script"], "all": whole}.items():
+        counts = (f"{row['documents']:,}", f"{row['characters']:,}")
+        table.add_row(name, *_numbers(row, "bits_per_char", "stderr", "nelbo_nats_per_token"), *counts)
+    judge = result["details"]["judge"]
+    if judge["bits_per_char"] is not None:
+        table.add_row(
+            "5-gram judge", *_numbers(judge, "bits_per_char"), UNMEASURED, *_numbers(judge, "nats_per_token"), "", ""
+        )
+    return table
+
+
+def _modes(result: Mapping[str, Any]) -> Table:
+    table = _table(
+        "Block by block, given what the mode sees (block_nelbo)", "mode", "bits/char", "+-", "saved by context"
+    )
+    details = result["details"]
+    for mode, value in result["block_nelbo"].items():
+        gain = details["block_nelbo_gain"].get(mode, {}).get("bits_per_char")
+        reason = details["block_nelbo_missing"].get(mode)
+        error = details["block_nelbo_stderr"].get(mode)
+        table.add_row(mode, number(value), number(error), reason or number(gain))
+    return table
+
+
+def _written(result: Mapping[str, Any]) -> Table:
+    about = result["details"]["generation"]
+    columns = ("judge_ppl", "entropy", "rep4", "distinct2", "script_error_rate", "ill_formed_rate")
+    table = _table(f"{about['texts']} texts by {about['mode']}, {about['steps']} steps a block", "text", *columns)
+    table.add_row("generated", *_numbers(result, *columns))
+    table.add_row("the documents'", *_numbers(about["reference"], *columns))
+    calibration = ", ".join(f"{name.upper()} {number(result[name])}" for name in ("ece", "aurc"))
+    likelihoods = (
+        f"masked PLL {number(result['masked_pll'])} nats/token; PLL(t=0) {number(result['pll_t0'])}, degenerate"
+    )
+    table.caption = f"{calibration}; {likelihoods}"
+    return table
+
+
+def bench_table(result: Mapping[str, Any]) -> Table:
+    """One row a variant: speed never without quality."""
+    columns = (
+        "variant", "tok/s", "x baseline (95 %)", "p50 ms", "p95 ms", "NFE", "tok/NFE", "kept", "peak MB", "J/tok",
+        "block bits/char", "entropy", "rep4", "judge ppl", "utility",
+    )  # fmt: skip
+    table = _table(f"Baseline: {result['baseline']}", *columns)
+    for row in result["rows"]:
+        ratio = row["speed_ratio"]
+        table.add_row(
+            row["name"],
+            number(row["tokens_per_s"]),
+            f"{number(ratio['value'])} ({number(ratio['low'])} to {number(ratio['high'])})",
+            *_numbers(row["latency_ms"], "p50", "p95"),
+            *_numbers(row, "forwards", "tokens_per_forward", "tokens_kept"),
+            number(row["peak_rss_bytes"] / 1e6),
+            *_numbers(row, "joules_per_token", "block_nelbo", "entropy", "rep4", "judge_ppl", "utility"),
+        )
+    for skipped in result["skipped"]:
+        table.add_row(skipped["name"], f"skipped: {skipped['reason']}")
+    where = result["environment"]
+    table.caption = (
+        f"{where['cpu']}, {where['threads']} threads, {where['number_type']}, load {where['load_average']}; "
+        f"energy: {result['energy_source']}; utility: {result['utility']}"
+    )
+    return table
+
+
+def training_table(result: Mapping[str, Any]) -> Table:
+    table = _table("Training", "number type", "best product GFLOP/s", "share that a step reaches")
+    for name, rate in result["gemm_gflops_per_s"].items():
+        mark = " (trains in)" if name == result["training_number_type"] else ""
+        table.add_row(name + mark, number(rate), f"{result['utilisation'][name]:.1%}")
+    table.caption = (
+        f"{result['flops_per_step'] / 1e9:.2f} GFLOP a step x {result['steps_per_s']:.2f} steps/s "
+        f"= {result['gflops_per_s']:.1f} GFLOP/s; {result['tokens_per_s']:,.0f} tokens/s"
+    )
+    return table
+
+
+def plot(result: Mapping[str, Any], path: Path) -> None:
+    """Quality against speed, a point a variant; the format is that of the file's ending."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendUnavailable("a plot needs matplotlib: pip install 'diffulex-edge[bench]'") from error
+    rows = [row for row in result["rows"] if row["block_nelbo"] is not None]
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        axes.plot(row["tokens_per_s"], row["block_nelbo"], "o")
+        axes.annotate(row["name"], (row["tokens_per_s"], row["block_nelbo"]), xytext=(5, 5), textcoords="offset points")
+    axes.set(xscale="log", xlabel="tokens kept a second", ylabel="bits a character (block_nelbo, lower is better)")
+    if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
+        raise UsageError(f"{path}: no picture format has the ending {path.suffix!r}; use .svg or .png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def number(value: float | None) -> str:
+    """Four figures at most; a dash for what was not measured."""
+    if value is None:
+        return UNMEASURED
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def _numbers(row: Mapping[str, Any], *names: str) -> tuple[str, ...]:
+    return tuple(number(row.get(name)) for name in names)
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table

@@ -1,0 +1,146 @@
+"""What `bench` compares: each variant is a denoiser and a plan. Modes, and sweeps of seed 000 around one of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from diffulex_edge.errors import BackendUnavailable, UsageError
+from diffulex_edge.machine import NUMBER_TYPES
+from diffulex_edge.model.base import Denoiser
+from diffulex_edge.runtime.depth import LinearDepth
+from diffulex_edge.runtime.plan import Plan, mode_plan
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    name: str
+    mode: str
+    denoiser: Denoiser
+    plan: Plan
+    block_size: int  # tokens decoded together in block modes; block_nelbo is of such blocks
+    number_type: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        depth = self.plan.depth.min_depth if isinstance(self.plan.depth, LinearDepth) else None
+        return {
+            "mode": self.mode,
+            "steps": self.plan.steps,
+            "block_size": self.plan.block_size,
+            "min_decode_layers": depth,
+            "number_type": self.number_type,
+            "max_new_tokens": self.plan.max_new_tokens,
+        }
+
+
+@dataclass(frozen=True)
+class Skipped:
+    name: str
+    reason: str
+
+
+def fit(mode: str, plan: Plan, *, equal_tokens_per_step: bool, unit: int) -> Plan:
+    """The plan in a mode. At equal tokens a step, a longer block takes more: plan.steps are those of `unit` tokens.
+
+    Without it `full` shows new/steps tokens a step and `block` only block/steps, which compares two qualities (seed
+    000, F2).
+    """
+    fitted = mode_plan(mode, plan)
+    if not equal_tokens_per_step:
+        return fitted
+    return replace(fitted, steps=-(-min(fitted.block_size, plan.max_new_tokens) // unit) * plan.steps)
+
+
+def modes(
+    denoiser: Denoiser, plan: Plan, names: tuple[str, ...], number_type: str, *, equal_tokens_per_step: bool
+) -> Iterator[Variant | Skipped]:
+    for mode in names:
+        fitted = fit(mode, plan, equal_tokens_per_step=equal_tokens_per_step, unit=plan.block_size)
+        if fitted.context not in denoiser.spec.contexts:
+            yield Skipped(
+                mode, f"the model has no context {fitted.context}; it has {', '.join(denoiser.spec.contexts)}"
+            )
+        else:
+            yield Variant(mode, mode, denoiser, fitted, plan.block_size, number_type)
+
+
+@dataclass(frozen=True)
+class Sweeper:
+    """Makes the variants of a sweep from the base variant; `plan` is that of the base before it was put in its mode."""
+
+    base: Variant
+    plan: Plan
+    equal_tokens_per_step: bool
+
+    def steps(self) -> Iterator[Variant]:
+        for steps in (4, 6, 8, 12):
+            yield self._variant(f"steps {steps}", replace(self.plan, steps=steps))
+
+    def block(self) -> Iterator[Variant]:
+        for size in (32, 64, 96):
+            yield self._variant(f"block {size}", replace(self.plan, block_size=size))
+
+    def depth(self) -> Iterator[Variant | Skipped]:
+        n_layers = self.base.denoiser.spec.n_layers
+        for least in (0, 2, 4):
+            name = f"min_decode_layers {least}"
+            if least > n_layers:
+                yield Skipped(name, f"the model has {n_layers} layers")
+            else:
+                yield self._variant(name, replace(self.plan, depth=LinearDepth(least)))
+
+    def quant(self) -> Iterator[Variant | Skipped]:
+        for name, convert in NUMBERS.items():
+            try:
+                converted = convert(self.base.denoiser)
+            except BackendUnavailable as error:
+                yield Skipped(name, str(error))
+            else:
+                yield replace(self._variant(name, self.plan), denoiser=converted, number_type=name)
+
+    def _variant(self, name: str, plan: Plan) -> Variant:
+        fitted = fit(self.base.mode, plan, equal_tokens_per_step=self.equal_tokens_per_step, unit=self.plan.block_size)
+        title = f"{self.base.mode}, {name}"
+        return replace(self.base, name=title, plan=fitted, block_size=plan.block_size)
+
+
+SWEEPS: dict[str, Callable[[Sweeper], Iterator[Variant | Skipped]]] = {
+    "steps": Sweeper.steps,
+    "block": Sweeper.block,
+    "depth": Sweeper.depth,
+    "quant": Sweeper.quant,
+}
+
+
+def _cast(dtype: torch.dtype) -> Callable[[Denoiser], Denoiser]:
+    return lambda denoiser: _module(denoiser).to(dtype)
+
+
+def _dynamic_int8(denoiser: Denoiser) -> Denoiser:
+    """Weights int8 a channel, activations int8 a token as they come: torchao's heir of quantize_dynamic."""
+    try:
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+    except ImportError as error:
+        raise BackendUnavailable("int8 needs torchao: pip install 'diffulex-edge[export]'") from error
+    model = _module(denoiser).float()
+    quantize_(model, Int8DynamicActivationInt8WeightConfig())
+    return model
+
+
+def _module(denoiser: Denoiser) -> Any:
+    if not isinstance(denoiser, torch.nn.Module):
+        raise UsageError(
+            f"{type(denoiser).__name__} is not a torch module: it cannot be converted to other number types"
+        )
+    return copy.deepcopy(denoiser)
+
+
+NUMBERS: dict[str, Callable[[Denoiser], Denoiser]] = {
+    **{name: _cast(dtype) for name, dtype in NUMBER_TYPES.items()},
+    "int8": _dynamic_int8,
+}

@@ -1,0 +1,60 @@
+"""Flags that several verbs share: which model, and on what it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from diffulex_edge.api import SHIPPED, load
+from diffulex_edge.errors import UsageError
+from diffulex_edge.machine import number_type, set_threads
+from diffulex_edge.model.base import Denoiser
+from diffulex_edge.model.families import FAMILIES, family
+from diffulex_edge.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What decoding does on a kind of machine where no flag says otherwise."""
+
+    threads: int | None  # None: one a core, but one alone on a busy machine
+    precision: str
+    block_size: int  # tokens
+    steps: int  # reverse steps a block
+
+
+PROFILES = {
+    "phone": Profile(threads=2, precision="auto", block_size=32, steps=6),
+    "pi": Profile(threads=4, precision="fp32", block_size=32, steps=8),
+    "laptop": Profile(threads=None, precision="auto", block_size=32, steps=12),
+    "max": Profile(threads=None, precision="auto", block_size=32, steps=32),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """Which model, and on what it runs."""
+
+    ckpt: str = SHIPPED  # a run folder, RUN/latest.pt, a checkpoint folder, or the name of the shipped model
+    tokenizer: Path | None = None  # a tokenizer to use instead of the one beside the weights; of the same vocabulary
+    model: Literal["primary", "backup"] | None = None  # refuse a checkpoint that is not of this kind
+    edge_profile: Literal["phone", "pi", "laptop", "max"] | None = None  # threads, number type, block and steps at once
+    threads: int | None = None  # None: the profile's, else one a core, but one alone on a busy machine
+    precision: Literal["auto", "fp32", "bf16"] | None = None  # None: the profile's, else fp32; auto measures
+    json: str | None = None  # write the result as JSON to this path; - for standard output
+
+    @property
+    def profile(self) -> Profile | None:
+        return PROFILES[self.edge_profile] if self.edge_profile else None
+
+    def open(self) -> tuple[Denoiser, Tokenizer]:
+        """Loads the model and sets threads and number type."""
+        set_threads(self.profile.threads if self.threads is None and self.profile else self.threads)
+        denoiser, tokenizer = load(self.ckpt, tokenizer=self.tokenizer)
+        if self.model and type(denoiser).__name__ != FAMILIES[family(self.model)][1]:
+            raise UsageError(f"--model {self.model}, but {self.ckpt} holds a {type(denoiser).__name__}")
+        dtype = number_type(self.precision or (self.profile.precision if self.profile else "fp32"))
+        return (denoiser if dtype == torch.float32 else denoiser.to(dtype)), tokenizer  # type: ignore[attr-defined]

@@ -1,0 +1,39 @@
+"""`infill`: a text with gaps goes in, the same text with the gaps filled comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+
+from diffulex_edge.cli.decoding import DecodingFlags
+from diffulex_edge.cli.flags import ModelFlags
+from diffulex_edge.cli.parse import console
+from diffulex_edge.cli.prompt import read_prompt
+from diffulex_edge.runtime.text import infill
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Fills the gaps of a text; everything else stays as it was, to the letter."""
+
+    text: tyro.conf.Positional[str]  # the text, with ___ for each gap; - reads standard input
+    model: ModelFlags = ModelFlags()
+    decoding: DecodingFlags = DecodingFlags()
+    blank: str = "___"  # what a gap is written as
+    length: int | None = None  # tokens of each gap; None: try 1 to 8 and keep what the model finds likeliest
+    lengths: tuple[int, ...] = ()  # tokens of each gap, one number a gap
+
+    @property
+    def json(self) -> str | None:
+        return self.model.json
+
+
+def run(flags: Flags) -> dict[str, Any]:
+    text = read_prompt(flags.text)
+    plan = flags.decoding.plan(flags.model.profile)
+    denoiser, tokenizer = flags.model.open()
+    filled = infill(denoiser, tokenizer, text, plan, blank=flags.blank, lengths=flags.lengths or flags.length)
+    console(flags.json).print(filled, markup=False)
+    return {"text": text, "filled": filled}

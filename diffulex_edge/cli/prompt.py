@@ -1,0 +1,32 @@
+"""What a user may hand in as a prompt. The library takes any text; the command line refuses what cannot be meant."""
+
+from __future__ import annotations
+
+import sys
+
+from diffulex_edge.errors import UsageError
+
+MAX_CHARS = 65_536
+CONTROL = ("[MASK]", "</s>")  # how other toolkits write ids that no text can name here
+
+
+def read_prompt(text: str) -> str:
+    """The text, or standard input for `-`. Raises UsageError for a text that is empty, too long, or not UTF-8."""
+    if text == "-":
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is not valid UTF-8: byte {error.start}: {error.reason}") from None
+    for position, char in enumerate(text[: MAX_CHARS + 1]):
+        if "\ud800" <= char <= "\udfff":
+            raise UsageError(f"the text is not valid UTF-8 at character {position}")
+    if not text.strip():
+        raise UsageError("the text is empty: there is nothing to go on from")
+    if len(text) > MAX_CHARS:
+        raise UsageError(f"the text has {len(text):,} characters; at most {MAX_CHARS:,} are taken")
+    for word in CONTROL:
+        if word in text:
+            raise UsageError(
+                f"the text holds the literal {word}, which names no control id here; gaps are ___ in `infill`"
+            )
+    return text

@@ -1,0 +1,80 @@
+"""`sample`: a prompt goes in, its continuation comes out, and in a terminal one sees how."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffulex_edge.bench.measure import BenchConfig, benchmark
+from diffulex_edge.bench.report import bench_table
+from diffulex_edge.bench.variants import fit
+from diffulex_edge.cli.decoding import BlockFlags, DecodingFlags
+from diffulex_edge.cli.flags import ModelFlags
+from diffulex_edge.cli.live import View, watch
+from diffulex_edge.cli.parse import console
+from diffulex_edge.cli.picture import save_picture
+from diffulex_edge.cli.prompt import read_prompt
+from diffulex_edge.model.base import Denoiser
+from diffulex_edge.runtime.decode import decode
+from diffulex_edge.runtime.plan import Plan
+from diffulex_edge.runtime.text import prompt_ids, text_plan
+from diffulex_edge.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Continues a prompt."""
+
+    model: ModelFlags = ModelFlags()
+    decoding: DecodingFlags = DecodingFlags()
+    blocks: BlockFlags = BlockFlags()
+    prompt: str = "एक समय की बात है"  # the text to go on from; - reads standard input
+    benchmark_runs: int = 0  # decode so many times more and tell the speed
+    warmup_runs: int = 1  # runs before those that count
+    picture: Path | None = None  # also draw the steps into this SVG file
+
+    @property
+    def json(self) -> str | None:
+        return self.model.json
+
+
+def run(flags: Flags) -> dict[str, Any]:
+    prompt, out = read_prompt(flags.prompt), console(flags.json)
+    base = flags.blocks.plan(flags.decoding, flags.model.profile)
+    equal = flags.decoding.steps is None  # then the mode `full` gets as many steps a token as the others
+    plan = fit(flags.blocks.mode, base, equal_tokens_per_step=equal, unit=base.block_size)
+    denoiser, tokenizer = flags.model.open()
+    if flags.blocks.frozen_context and "block_frozen" not in denoiser.spec.trained_modes:
+        print(f"warning: {flags.model.ckpt} was not trained for --frozen_context; expect worse text", file=sys.stderr)
+    ids, plan = prompt_ids(tokenizer, prompt), text_plan(denoiser, tokenizer, plan)
+    view, start = View(tokenizer, ids), time.perf_counter()
+    done = watch(decode(denoiser, [ids], plan), view, out)
+    seconds = time.perf_counter() - start
+    text, new = tokenizer.decode(done.texts[0]), len(done.tokens[0])
+    out.print(text, markup=False)
+    out.print(f"{new} tokens, {seconds:.2f} s, {new / seconds:.0f} tok/s, {done.forwards} forwards", style="dim")
+    if flags.picture is not None:
+        save_picture(view, flags.picture)
+    speed = _speed(flags, prompt, base, denoiser, tokenizer) if flags.benchmark_runs else {}
+    return {"prompt": prompt, "text": text, "tokens": new, "seconds": seconds, "forwards": done.forwards, **speed}
+
+
+def _speed(flags: Flags, prompt: str, base: Plan, denoiser: Denoiser, tokenizer: Tokenizer) -> dict[str, Any]:
+    config = BenchConfig(
+        modes=(flags.blocks.mode,),
+        prompts=(prompt,),
+        max_new_tokens=base.max_new_tokens,
+        steps=base.steps,
+        block_size=base.block_size,
+        equal_tokens_per_step=flags.decoding.steps is None,
+        min_decode_layers=flags.decoding.min_decode_layers,
+        runs_per_prompt=flags.benchmark_runs,
+        warmup_runs=flags.warmup_runs,
+        seed=flags.decoding.seed,
+    )
+    result = benchmark(denoiser, tokenizer, config)
+    console(flags.json).print(bench_table(result))
+    return {"benchmark": result}

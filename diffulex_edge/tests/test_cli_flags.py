@@ -1,0 +1,81 @@
+"""Flags and the values they set: each default is written once, each profile exists for training too."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import get_args, get_type_hints
+
+import pytest
+
+from diffulex_edge.cli.decoding import BlockFlags, DecodingFlags
+from diffulex_edge.cli.flags import PROFILES, ModelFlags
+from diffulex_edge.errors import UsageError
+from diffulex_edge.runtime.depth import LinearDepth
+from diffulex_edge.runtime.plan import MODES, Plan, mode_plan
+from diffulex_edge.runtime.reveal import RevealAbove
+from diffulex_edge.runtime.sampler import Categorical, Greedy
+from diffulex_edge.train.recipe import EDGE_PROFILES
+
+
+def test_flags_left_alone_give_the_plan_s_own_defaults() -> None:
+    assert BlockFlags().plan(DecodingFlags(), None) == Plan()
+
+
+def test_each_flag_sets_its_choice() -> None:
+    flags = DecodingFlags(
+        steps=4, min_decode_layers=2, confidence_stop=0.95, temperature=0.7, top_k=5, top_p=0.9, seed=3
+    )
+    plan = BlockFlags(max_new_tokens=64, block_size=16).plan(flags, None)
+    sampler = Categorical(temperature=0.7, top_k=5, top_p=0.9)
+    wanted = Plan(max_new_tokens=64, block_size=16, steps=4, sampler=sampler, reveal=RevealAbove(0.95), seed=3)
+    assert (plan.depth, plan.sampler, plan.reveal) == (LinearDepth(2), sampler, RevealAbove(0.95))
+    assert (plan.max_new_tokens, plan.block_size, plan.steps, plan.seed) == (64, 16, 4, wanted.seed)
+
+
+def test_no_temperature_is_greedy_and_refuses_what_would_have_no_effect() -> None:
+    assert DecodingFlags().plan(None).sampler == Greedy()
+    for idle in (DecodingFlags(top_k=5), DecodingFlags(top_p=0.5)):
+        with pytest.raises(UsageError, match="temperature"):
+            idle.plan(None)
+
+
+def test_a_profile_sets_steps_and_blocks_and_a_flag_overrules_it() -> None:
+    phone = PROFILES["phone"]
+    plan = BlockFlags().plan(DecodingFlags(), phone)
+    assert (plan.steps, plan.block_size) == (phone.steps, phone.block_size)
+    assert BlockFlags(block_size=8).plan(DecodingFlags(steps=5), phone).steps == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode"),
+    [
+        (BlockFlags(), "full"),
+        (BlockFlags(blockwise=True), "block"),
+        (BlockFlags(blockwise=True, frozen_context=True), "block_frozen"),
+        (BlockFlags(frozen_context=True), "block_frozen"),
+    ],
+)
+def test_switches_name_a_mode(flags: BlockFlags, mode: str) -> None:
+    assert flags.mode == mode
+
+
+def test_blockwise_alone_means_blocks_of_32() -> None:
+    flags = BlockFlags(blockwise=True)
+    plan = mode_plan(flags.mode, flags.plan(DecodingFlags(), None))
+    assert (plan.block_size, plan.context) == (32, "full")
+
+
+def test_every_profile_is_one_of_training_and_its_block_fits() -> None:
+    named = get_args(get_args(get_type_hints(ModelFlags)["edge_profile"])[0])
+    assert list(PROFILES) == list(EDGE_PROFILES) == list(named)
+    assert set(MODES) == {"full", "block", "block_frozen"}
+
+
+def test_a_flag_of_train_that_the_recipe_knows_too_has_no_default_of_its_own() -> None:
+    from diffulex_edge.train.objective import ObjectiveConfig
+    from diffulex_edge.train.optim import OptimConfig
+    from diffulex_edge.train.recipe import Recipe, TrainConfig
+
+    known = {f.name for part in (Recipe, ObjectiveConfig, OptimConfig) for f in fields(part)} - {"model"}
+    twice = {f.name: f.default for f in fields(TrainConfig) if f.name in known and f.default is not None}
+    assert not twice

@@ -1,0 +1,3 @@
+from diffulex_edge.cli.main import script
+
+script("sample")

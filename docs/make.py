@@ -1,0 +1,93 @@
+"""Writes what documents repeat of the code: docs/cli.md from `--help`, the tree of ARCHITECTURE.md from the files."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from diffulex_edge.cli.main import VERBS, main, usage
+
+ROOT = Path(__file__).resolve().parents[1]
+CLI_HEAD = """# Command line
+
+Written by `make docs` from the program's own `--help`. Flags may be spelled `--data_dir` or `--data-dir`.
+"""
+LONGEST = 100  # characters said of a file
+BEGIN, END = "<!-- tree -->\n```text\n", "```\n<!-- end of tree -->"
+
+
+def help_of(verb: str) -> str:
+    """What `diffulex-edge VERB --help` prints on a terminal 110 columns wide, without colours."""
+    said, old = io.StringIO(), {name: os.environ.get(name) for name in ("COLUMNS", "NO_COLOR")}
+    os.environ.update(COLUMNS="110", NO_COLOR="1")
+    try:
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            main([verb, "--help"])
+    finally:
+        for name, value in old.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    return "\n".join(line.rstrip() for line in said.getvalue().strip().splitlines())
+
+
+def cli_page() -> str:
+    parts = [CLI_HEAD, f"```text\n{usage()}\n```\n"]
+    parts += [f"## {verb}\n\n```text\n{help_of(verb)}\n```\n" for verb in VERBS]
+    return "\n".join(parts)
+
+
+def drawable(paths: Iterable[str]) -> list[str]:
+    """The files that the tree shows: all but empty ones."""
+    return [path for path in paths if (ROOT / path).stat().st_size]
+
+
+def read_tree(page: str) -> dict[str, str]:
+    """From ARCHITECTURE.md: path -> what is said about it."""
+    about, folder = {}, ""
+    for line in page.split(BEGIN)[1].split(END)[0].splitlines():
+        if line.endswith("/") and not line.startswith(" "):
+            folder = line
+        elif line.strip():
+            name, _, rest = line.strip().partition(" ")
+            about[(folder if line.startswith(" ") else "") + name] = rest.strip()
+    return about
+
+
+def tree(paths: Iterable[str], said: dict[str, str]) -> str:
+    """Folder by folder, a line a file; a file nobody has described yet is described by the head of its docstring."""
+    lines, folder = [], ""
+    for path in sorted(drawable(paths), key=lambda p: (p.rpartition("/")[0], p)):
+        parent, _, name = path.rpartition("/")
+        if parent and parent + "/" != folder:
+            folder = parent + "/"
+            lines.append(folder)
+        lines.append(f"{'  ' if parent else ''}{name:{30 if parent else 32}} {said.get(path) or _head(path)}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _head(path: str) -> str:
+    """The first sentence of a module's docstring; only what stands before its colon, if it is long."""
+    if not path.endswith(".py"):
+        return ""
+    text = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or ""
+    sentence = re.split(r"[.;?](?:\s|$)", text, maxsplit=1)[0].replace("\n", " ")
+    short = sentence if len(sentence) <= LONGEST else sentence.split(": ")[0]
+    return short if " " in short else sentence[:LONGEST].rpartition(" ")[0]
+
+
+def write() -> None:
+    from diffulex_edge.tests.tree import listed
+
+    (ROOT / "docs/cli.md").write_text(cli_page(), encoding="utf-8")
+    target = ROOT / "ARCHITECTURE.md"
+    page = target.read_text(encoding="utf-8")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    target.write_text(before + BEGIN + tree(listed(), read_tree(page)) + END + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
