@@ -115,7 +115,7 @@ def read_sealed_json(path: Path | str) -> dict[str, Any]:
         raise ArtefactError(f"{path}: {error.strerror}") from error
     try:
         content = json.loads(data.decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path}: not valid JSON ({error})") from error
     digest = content.pop("sha256", None) if isinstance(content, dict) else None
     if not isinstance(digest, str) or len(digest) != 64:

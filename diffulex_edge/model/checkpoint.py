@@ -46,6 +46,7 @@ def write(folder: Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
             entries = {}
             for name, writer in writers.items():
                 writer(temp / name)
+                (temp / name).chmod(0o644)  # safetensors gives 0600
                 _sync_file(temp / name)
                 entries[name] = {"sha256": sha256_file(temp / name), "size": (temp / name).stat().st_size}
             write_json(temp / "manifest.json", {"format": FORMAT, "files": entries, "digest": _digest(entries)})

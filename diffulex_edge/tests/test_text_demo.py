@@ -30,17 +30,25 @@ def test_no_sentence_has_two_derivations_in_any_script(sentences: dict[str, list
     spelt = [text for each in sentences.values() for text, _ in each]
     assert len(spelt) > 150_000
     assert len(set(spelt)) == len(spelt)
-    assert all(text[-1] in "।.?" and not set("।.?\n") & set(text[:-1]) for text in spelt), "documents come apart in one way"
+    assert all(text[-1] in "।.?" and not set("।.?\n") & set(text[:-1]) for text in spelt), (
+        "documents come apart in one way"
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPT_SHARES)
-def test_the_probabilities_of_all_sentences_sum_to_one(script: str, sentences: dict[str, list[tuple[str, float]]]) -> None:
+def test_the_probabilities_of_all_sentences_sum_to_one(
+    script: str, sentences: dict[str, list[tuple[str, float]]]
+) -> None:
     assert math.fsum(p for _, p in sentences[script]) == pytest.approx(1, abs=1e-12)
-    assert {text for text, _ in sentences[script]} >= {demo.sentences(script).draw(random.Random(i)) for i in range(300)}
+    assert {text for text, _ in sentences[script]} >= {
+        demo.sentences(script).draw(random.Random(i)) for i in range(300)
+    }
 
 
 @pytest.mark.parametrize("script", SCRIPT_SHARES)
-def test_entropy_and_length_are_those_of_the_enumeration(script: str, sentences: dict[str, list[tuple[str, float]]]) -> None:
+def test_entropy_and_length_are_those_of_the_enumeration(
+    script: str, sentences: dict[str, list[tuple[str, float]]]
+) -> None:
     node = demo.sentences(script)
     assert node.entropy == pytest.approx(-math.fsum(p * math.log(p) for _, p in sentences[script]), rel=1e-12)
     assert node.length == pytest.approx(math.fsum(p * len(text) for text, p in sentences[script]), rel=1e-12)
@@ -76,7 +84,9 @@ def test_the_entropy_is_a_mean_over_the_scripts() -> None:
     lengths = {script: n * demo.sentences(script).length + n - 1 for script in SCRIPT_SHARES}
     bits = {script: (entropy_per_char(script) * length) for script, length in lengths.items()}
     choice = -sum(p * math.log2(p) for p in SCRIPT_SHARES.values())
-    expected = (choice + sum(SCRIPT_SHARES[s] * bits[s] for s in bits)) / sum(SCRIPT_SHARES[s] * lengths[s] for s in bits)
+    expected = (choice + sum(SCRIPT_SHARES[s] * bits[s] for s in bits)) / sum(
+        SCRIPT_SHARES[s] * lengths[s] for s in bits
+    )
     assert entropy_per_char() == pytest.approx(expected, rel=1e-12)
     assert 0.3 < entropy_per_char() < 1
 
@@ -107,13 +117,12 @@ def test_documents_are_normalised_and_in_the_script_they_say() -> None:
         ("लड़के ने कल बाज़ार से पंखा खरीदा।", "लड़का ने कल बाज़ार से पंखा खरीदा।"),
         ("मेरी बहन दिल्ली में रहती है।", "मेरा बहन दिल्ली में रहती है।"),
         ("रवि अपनी बहन के साथ घर जाता है।", "रवि अपने बहन के साथ घर जाता है।"),
-        ("mujhe nayi kitab chahiye.", "mujhe naya kitab chahiye."),
+        ("mujhe purani kitab chahiye.", "mujhe purana kitab chahiye."),
         ("सीता office कब जाएगी?", "सीता office कब जाएगा?"),
         ("ravi kal dilli se aaya.", "ravi kal dilli se aayi."),
     ],
 )
 def test_gender_number_and_case_agree(right: str, wrong: str) -> None:
-    right, wrong = right.replace("nayi", "purani"), wrong.replace("naya", "purana")
     assert log_prob(right) > -math.inf
     assert log_prob(wrong) == -math.inf
 
@@ -129,7 +138,9 @@ def test_a_document_is_scored_by_its_parts() -> None:
         assert log_prob(one + joint + two) == pytest.approx(math.log(expected))
 
 
-@pytest.mark.parametrize("text", ["", " ", "आज", "आज रवि का जन्मदिन है। ", " आज रवि का जन्मदिन है।", "आज रवि का जन्मदिन है।आज रवि का जन्मदिन है।"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "आज", "आज रवि का जन्मदिन है। ", " आज रवि का जन्मदिन है।", "आज रवि का जन्मदिन है।आज रवि का जन्मदिन है।"]
+)
 def test_what_the_grammar_cannot_say_has_no_probability(text: str) -> None:
     assert log_prob(text) == -math.inf
 

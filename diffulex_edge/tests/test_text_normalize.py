@@ -13,7 +13,9 @@ from diffulex_edge.text.normalize import normalize
 
 # Everything, with what matters here made frequent: nukta, virama, joiners, controls, line ends, surrogates.
 ANY_TEXT = st.text(
-    st.one_of(st.characters(codec=None), st.sampled_from("\u0958कक\u093c\u094d\u200c\u200d\r\n\x00\t\u0301\u0323\ud800\udc00"))
+    st.one_of(
+        st.characters(codec=None), st.sampled_from("\u0958कक\u093c\u094d\u200c\u200d\r\n\x00\t\u0301\u0323\ud800\udc00")
+    )
 )
 
 

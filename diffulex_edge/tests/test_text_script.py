@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import regex
 from hypothesis import given
@@ -9,14 +11,18 @@ from hypothesis import strategies as st
 
 from diffulex_edge.text.script import Rate, Span, ill_formed, script_errors, script_of, spans
 
-MIXED_TEXT = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("कखि्ा़ंab é\u200d\u200c\u0301।.1 தΩ")), max_size=40)
+MIXED_TEXT = st.text(
+    st.one_of(st.characters(codec="utf-8"), st.sampled_from("कखि्ा़ंab é\u200d\u200c\u0301।.1 தΩ")), max_size=40
+)
 
 
 @given(MIXED_TEXT)
 def test_spans_cover_the_text_and_cut_no_cluster(text: str) -> None:
     found = spans(text)
     assert "".join(text[span.start : span.end] for span in found) == text
-    assert all(before.end == after.start and before.script != after.script for before, after in zip(found, found[1:], strict=False))
+    assert all(
+        before.end == after.start and before.script != after.script for before, after in itertools.pairwise(found)
+    )
     borders = {match.start() for match in regex.finditer(r"\X", text)}
     assert all(span.start in borders for span in found)
 

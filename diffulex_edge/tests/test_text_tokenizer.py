@@ -44,7 +44,9 @@ def make_hub_tokenizer(path: Path, special: tuple[str, ...] = ("<|endoftext|>", 
     made = HubTokenizer(models.BPE())
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False))
+    made.train_from_iterator(
+        corpus(), trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+    )
     made.add_special_tokens([AddedToken(special[0], special=True)])
     made.add_tokens([AddedToken(token, special=False) for token in special[1:]])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,10 @@ def test_an_id_outside_the_vocabulary_is_refused(tokenizer: Tokenizer) -> None:
 
 
 def test_digits_of_both_scripts_stand_alone(tmp_path: Path) -> None:
-    numbers = [f"{n} {n:04d}".translate({ord("0") + d: chr(0x966 + d) for d in range(10)}) if n % 2 else str(n) for n in range(500)]
+    numbers = [
+        f"{n} {n:04d}".translate({ord("0") + d: chr(0x966 + d) for d in range(10)}) if n % 2 else str(n)
+        for n in range(500)
+    ]
     trained = train_tokenizer([*corpus(), *[" ".join(numbers)] * 5], tmp_path / "a.model", vocab_size=700)
     for text in ("2024", "२०२४", "5000 रुपये"):
         assert all(sum(char.isdigit() for char in piece) <= 1 for piece in trained.pieces(trained.encode(text)))

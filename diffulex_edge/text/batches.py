@@ -1,12 +1,12 @@
 """Training batches: a pure function of seed and index, so that a run can go on at any step.
 
-An epoch takes the documents in a random order, each as often as `repeats` says, end to end, from a random phase on, in windows of
-`seq_len`, in a random order. Windows do not stop at documents: for little text in long documents plain concatenation loses least.
+An epoch takes the documents in a random order, each as often as `repeats` says, end to end, from a random phase on,
+in windows of `seq_len`, in a random order. Windows do not stop at documents: for little text in long documents plain
+concatenation loses least.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,9 @@ class Epoch:
 class Batches:
     """Windows of a split's tokens, (B, T) int64.
 
-    repeats: how often a document is taken an epoch, by its source or else its script; 1 where neither is named. A fraction is a chance.
-    Every byte of the data is checked before it is used: ArtefactError names the file that is missing or was changed.
+    repeats: how often a document is taken an epoch, by its source or else its script; 1 where neither is named. A
+    fraction is a chance. Every byte of the data is checked before it is used: ArtefactError names the file that is
+    missing or was changed.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Batches:
                 f"{self.data_dir / self._about['file']}: {expected:,.0f} tokens an epoch are fewer than {seq_len=}; "
                 "take more text or a smaller seq_len"
             )
+        self._plans: dict[int, Epoch] = {}  # the last two
         self._first_windows = [0]  # of each epoch, counted from the start of the run
 
     @property
@@ -137,8 +139,15 @@ class Batches:
     def _length(self, number: int) -> int:
         return len(self._plan(number).windows)
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019: a run has one of these objects, and they are small
     def _plan(self, number: int) -> Epoch:
+        if number not in self._plans:
+            self._plans = {
+                **dict(list(self._plans.items())[-1:]),
+                number: self._shuffle(number),
+            }  # a batch may span two
+        return self._plans[number]
+
+    def _shuffle(self, number: int) -> Epoch:
         rng = np.random.default_rng([self.seed, number])
         whole = np.floor(self._repeats)
         times = (whole + (rng.random(len(whole)) < self._repeats - whole)).astype(np.int64)

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from diffulex_edge.errors import ArtefactError, BackendUnavailable, UsageError
 from diffulex_edge.text.script import SCRIPTS, script_of
@@ -97,7 +97,7 @@ def _read_jsonl_gz(path: Path) -> Iterator[Document]:
         raise ArtefactError(f"{path}: damaged gzip data ({error})") from error
 
 
-def _json_lines(file: IO[bytes], path: Path) -> Iterator[Document]:
+def _json_lines(file: Iterable[bytes], path: Path) -> Iterator[Document]:
     source = path.name.split(".")[0]
     for number, line in enumerate(file, start=1):
         if not line.strip():

@@ -1,8 +1,9 @@
-"""Generated Hindi, Roman and mixed-script text with known entropy, so that everything works offline and a bound meets the truth.
+"""Generated Hindi, Roman and mixed-script text with known entropy: all works offline, and a bound meets the truth.
 
-A document: a script, then sentences drawn independently, a space or a newline between them, until a coin with P(stop) = STOP says so.
-So the text is stationary, and its entropy a character is an exact number. One grammar serves the three scripts: each word has a spelling in
-each; mixed text is Hindi in Devanagari with English loans in Latin letters and full stops. No text has two derivations.
+A document: a script, then sentences drawn independently, a space or a newline between them, until a coin with P(stop)
+= STOP says so. So the text is stationary, and its entropy a character is an exact number. One grammar serves the
+three scripts: each word has a spelling in each; mixed text is Hindi in Devanagari with English loans in Latin letters
+and full stops. No text has two derivations.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _log_probs(script: str) -> dict[str, float]:
 
 
 def entropy_per_char(script: str | None = None) -> float:
-    """Bits a character: entropy of a document over its expected length. For one script: that of its documents, the script known."""
+    """Bits a character: a document's entropy over its expected length. For one script: the script is known."""
     shares = SCRIPT_SHARES if script is None else {script: 1.0}
     n = 1 / STOP  # expected sentences a document
     sentence = sum(share * sentences(s).entropy for s, share in shares.items())

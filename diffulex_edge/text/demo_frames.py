@@ -1,7 +1,8 @@
 """The sentences of the generated text: frames with slots, and the forms that agree with what stands in the slots.
 
-In a frame {slot} is a word; {slot.o}, {slot.e}, {slot.t} its oblique, ergative and dative; {form:slot} agrees with the slot in gender and
-number: {is:who}, {quality:thing}, {hab.go:who}; {form@ms} has a class of its own. A frame that asks ends in "?".
+In a frame {slot} is a word; {slot.o}, {slot.e}, {slot.t} its oblique, ergative and dative; {form:slot} agrees with
+the slot in gender and number: {is:who}, {quality:thing}, {hab.go:who}; {form@ms} has a class of its own. A frame that
+asks ends in "?".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The words of the generated text: gender and number, both scripts, oblique forms, and which are English loans.
 
-A line of a noun table: class, Devanagari, Roman, and the oblique forms where they differ. Class: m or f, then s or p, or 1 for "I".
-`*` before the Roman: an English loan, written in Latin letters in mixed text. `_` stands for a space.
+A line of a noun table: class, Devanagari, Roman, and the oblique forms where they differ. Class: m or f, then s or p,
+or 1 for "I". `*` before the Roman: an English loan, written in Latin letters in mixed text. `_` stands for a space.
 """
 
 from __future__ import annotations
@@ -51,8 +51,13 @@ def _pronouns(table: str) -> tuple[Noun, ...]:
     return tuple(found)
 
 
-def _plain(table: str) -> tuple[Forms, ...]:
-    return tuple(forms(*line.split()) for line in table.strip().splitlines())
+def _slots(table: str) -> dict[str, tuple[Forms, ...]]:
+    """Lines of `slot: word word, word word, ...`; a slot may go on in the next line."""
+    found: dict[str, tuple[Forms, ...]] = {}
+    for line in table.strip().splitlines():
+        name, _, listed = line.partition(": ")
+        found[name] = (*found.get(name, ()), *(forms(*pair.split()) for pair in listed.split(",")))
+    return found
 
 
 PRONOUNS = _pronouns("""
@@ -166,50 +171,52 @@ fs उमस umas
 ms कोहरा kohra कोहरे kohre
 """)
 
-WORDS: dict[str, tuple[Forms, ...]] = {
-    name: _plain(table)
-    for name, table in {
-        "shop": "बाज़ार bazaar\nदुकान dukaan\nमेले mele\nमॉल *mall\nसुपरमार्केट *supermarket",
-        "place": "बाज़ार bazaar\nघर ghar\nमंदिर mandir\nगाँव gaon\nशहर shehar\nअस्पताल aspatal\nस्कूल *school\nपार्क *park\n"
-        "स्टेशन *station\nकॉलेज *college\nहोटल *hotel",
-        "workplace": "अस्पताल aspatal\nदुकान dukaan\nखेत khet\nऑफ़िस *office\nबैंक *bank\nफ़ैक्टरी *factory",
-        "field": "मैदान maidan\nगली gali\nआँगन aangan\nपार्क *park\nक्लब *club",
-        "city": "दिल्ली dilli\nमुंबई mumbai\nजयपुर jaipur\nलखनऊ lucknow\nपटना patna\nभोपाल bhopal\nआगरा agra\nपुणे pune\n"
-        "शिमला shimla\nनागपुर nagpur",
-        "vehicle": "रिक्शे rikshe\nनाव naav\nबस *bus\nट्रेन *train\nकार *car\nटैक्सी *taxi\nऑटो *auto\nमेट्रो *metro",
-        "past": "कल kal\nआज aaj\nपरसों parson\nसुबह subah\nशाम_को shaam_ko\nपिछले_हफ़्ते pichhle_hafte\nरविवार_को ravivar_ko",
-        "future": "कल kal\nपरसों parson\nअगले_हफ़्ते agle_hafte\nअगले_महीने agle_mahine\nआज_शाम aaj_shaam\nसोमवार_को somvar_ko",
-        "habit": "रोज़ roz\nहमेशा hamesha\nअक्सर aksar\nकभी_कभी kabhi_kabhi\nहर_शाम har_shaam\nशनिवार_को shanivar_ko",
-        "hour": "पाँच paanch\nछह chhah\nसात saat\nआठ aath\nनौ nau\nदस das",
-        "number": "दो do\nतीन teen\nचार chaar\nपाँच paanch\nछह chhah",
-        "price": "बीस bees\nपचास pachaas\nसौ sau\nदो_सौ do_sau\nपाँच_सौ paanch_sau\nहज़ार hazaar",
-        "job": "किसान kisan\nवकील vakeel\nलेखक lekhak\nडॉक्टर *doctor\nइंजीनियर *engineer\nपायलट *pilot\nड्राइवर *driver",
-        "mood": "खुश khush\nउदास udaas\nबीमार beemar\nव्यस्त vyast\nनाराज़ naraaz\nपरेशान pareshan",
-        "game": "कबड्डी kabaddi\nशतरंज shatranj\nक्रिकेट *cricket\nफ़ुटबॉल *football\nहॉकी *hockey\nबैडमिंटन *badminton",
-        "hobby": "गाना_गाना gaana_gaana\nचित्र_बनाना chitra_banana\nपतंग_उड़ाना patang_udaana\nकहानियाँ_पढ़ना kahaniyan_padhna\n"
-        "नदी_में_तैरना nadi_mein_tairna",
-        "season": "गरमियों garmiyon\nसर्दियों sardiyon\nबरसात barsaat\nमार्च *march\nदिसंबर *december",
-        "climate": "सुहाना suhana\nअच्छा achha\nठंडा thanda\nखराब kharab",
-        "festival": "दिवाली diwali\nहोली holi\nईद eid\nराखी rakhi",
-        "language": "मराठी marathi\nपंजाबी punjabi\nतमिल tamil\nबंगाली bangali\nगुजराती gujarati",
-        "crop": "गेहूँ gehun\nधान dhaan\nमक्का makka\nगन्ना ganna",
-    }.items()
-}
+WORDS = _slots("""
+shop: बाज़ार bazaar, दुकान dukaan, मेले mele, मॉल *mall, सुपरमार्केट *supermarket
+place: बाज़ार bazaar, घर ghar, मंदिर mandir, गाँव gaon, शहर shehar, अस्पताल aspatal
+place: स्कूल *school, पार्क *park, स्टेशन *station, कॉलेज *college, होटल *hotel
+workplace: अस्पताल aspatal, दुकान dukaan, खेत khet, ऑफ़िस *office, बैंक *bank
+workplace: फ़ैक्टरी *factory
+field: मैदान maidan, गली gali, आँगन aangan, पार्क *park, क्लब *club
+city: दिल्ली dilli, मुंबई mumbai, जयपुर jaipur, लखनऊ lucknow, पटना patna, भोपाल bhopal
+city: आगरा agra, पुणे pune, शिमला shimla, नागपुर nagpur
+vehicle: रिक्शे rikshe, नाव naav, बस *bus, ट्रेन *train, कार *car, टैक्सी *taxi, ऑटो *auto
+vehicle: मेट्रो *metro
+past: कल kal, आज aaj, परसों parson, सुबह subah, शाम_को shaam_ko, पिछले_हफ़्ते pichhle_hafte
+past: रविवार_को ravivar_ko
+future: कल kal, परसों parson, अगले_हफ़्ते agle_hafte, अगले_महीने agle_mahine
+future: आज_शाम aaj_shaam, सोमवार_को somvar_ko
+habit: रोज़ roz, हमेशा hamesha, अक्सर aksar, कभी_कभी kabhi_kabhi, हर_शाम har_shaam
+habit: शनिवार_को shanivar_ko
+hour: पाँच paanch, छह chhah, सात saat, आठ aath, नौ nau, दस das
+number: दो do, तीन teen, चार chaar, पाँच paanch, छह chhah
+price: बीस bees, पचास pachaas, सौ sau, दो_सौ do_sau, पाँच_सौ paanch_sau, हज़ार hazaar
+job: किसान kisan, वकील vakeel, लेखक lekhak, डॉक्टर *doctor, इंजीनियर *engineer, पायलट *pilot
+job: ड्राइवर *driver
+mood: खुश khush, उदास udaas, बीमार beemar, व्यस्त vyast, नाराज़ naraaz, परेशान pareshan
+game: कबड्डी kabaddi, शतरंज shatranj, क्रिकेट *cricket, फ़ुटबॉल *football, हॉकी *hockey
+game: बैडमिंटन *badminton
+hobby: गाना_गाना gaana_gaana, चित्र_बनाना chitra_banana, पतंग_उड़ाना patang_udaana
+hobby: कहानियाँ_पढ़ना kahaniyan_padhna, नदी_में_तैरना nadi_mein_tairna
+season: गरमियों garmiyon, सर्दियों sardiyon, बरसात barsaat, मार्च *march, दिसंबर *december
+climate: सुहाना suhana, अच्छा achha, ठंडा thanda, खराब kharab
+festival: दिवाली diwali, होली holi, ईद eid, राखी rakhi
+language: मराठी marathi, पंजाबी punjabi, तमिल tamil, बंगाली bangali, गुजराती gujarati
+crop: गेहूँ gehun, धान dhaan, मक्का makka, गन्ना ganna
+""")
 
 # Ending in -a they agree (achha, achhi, achhe); the others stay as they are.
-ADJECTIVES: dict[str, tuple[Forms, ...]] = {
-    name: _plain(table)
-    for name, table in {
-        "quality": "पुराना purana\nबड़ा bada\nछोटा chhota\nसस्ता sasta\nमहँगा mehnga\nसुंदर sundar\nलाल laal",
-        "taste": "मीठा meetha\nठंडा thanda\nबढ़िया badhiya\nताज़ा taaza\nस्वादिष्ट swadisht",
-        "nature": "अच्छा achha\nलंबा lamba\nभोला bhola\nसमझदार samajhdar\nईमानदार imaandar",
-    }.items()
-}
+ADJECTIVES = _slots("""
+quality: पुराना purana, बड़ा bada, छोटा chhota, सस्ता sasta, महँगा mehnga, सुंदर sundar
+quality: लाल laal
+taste: मीठा meetha, ठंडा thanda, बढ़िया badhiya, ताज़ा taaza, स्वादिष्ट swadisht
+nature: अच्छा achha, लंबा lamba, भोला bhola, समझदार samajhdar, ईमानदार imaandar
+""")
 UNCHANGED = {"बढ़िया"}  # in spite of its ending
 
 # stem; perfective ms fs mp fp where it is not stem + a, i, e, in
 VERBS: dict[str, tuple[Forms, tuple[Forms, ...]]] = {
-    line.split()[0]: (forms(*line.split()[1:3]), _plain("\n".join(line.split()[3:]).replace("=", " ")))
+    line.split()[0]: (forms(*line.split()[1:3]), tuple(forms(*cell.split("=")) for cell in line.split()[3:]))
     for line in """
 go जा ja गया=gaya गई=gayi गए=gaye गईं=gayin
 come आ aa आया=aaya आई=aayi आए=aaye आईं=aayin
@@ -251,7 +258,6 @@ LITERALS: dict[str, Forms] = {
 ने ne
 पास paas
 साथ saath
-लिए liye
 नहीं nahin
 बहुत bahut
 एक ek
@@ -260,7 +266,6 @@ LITERALS: dict[str, Forms] = {
 हम hum
 है hai
 हैं hain
-था tha
 थी thi
 क्या kya
 कब kab

@@ -52,7 +52,7 @@ _VOWEL = ("ा", "ो", "आ", "ी")  # a stem that ends in one of these takes 
 
 
 def frame(line: str, column: int, full_stop: str) -> Node:
-    """One frame in one script (column of Forms). Classes of a slot that look alike all through the frame count as one."""
+    """A frame in one script (column of Forms). Classes of a slot that look alike throughout the frame count as one."""
     asks = line.endswith("?")
     tokens = line.removesuffix("?").split()
     ruling = sorted({match["agrees"] for match in map(_TOKEN.fullmatch, tokens) if match and match["how"] == ":"})

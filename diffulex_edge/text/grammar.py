@@ -1,8 +1,8 @@
 """Finite probabilistic grammars whose probabilities, entropy and expected length are exact numbers.
 
-A node is a leaf, a chain or a weighted choice. Each can draw a string, enumerate all of them with their probabilities, and knows its
-entropy in nats: H(choice) = H(weights) + sum of w H(option), H(chain) = sum of H(part). That is the entropy of the strings where no string
-has two derivations.
+A node is a leaf, a chain or a weighted choice. Each can draw a string, enumerate all of them with their
+probabilities, and knows its entropy in nats: H(choice) = H(weights) + sum of w H(option), H(chain) = sum of H(part).
+That is the entropy of the strings where no string has two derivations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, streamed: nothing but the rows that are read is downloaded, and no code of theirs runs."""
+"""Data sets of the Hugging Face hub, streamed: only the rows that are read are downloaded, no code of theirs runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def describe(data: HubData) -> dict[str, Any]:
 def stream(data: HubData) -> Iterator[Document]:
     """Reads the rows one by one, in the order in which they are stored.
 
-    Raises BackendUnavailable without `datasets`, ResourceError if the hub cannot be reached, UsageError if it has no such data set.
+    Raises BackendUnavailable without `datasets`, ResourceError if the hub cannot be reached, UsageError if it has no
+    such data set.
     """
     texts = itertools.islice(_texts(data), None if data.documents is None else data.documents * data.rows)
     while joined := list(itertools.islice(texts, data.rows)):
@@ -77,11 +78,12 @@ def _rows(data: HubData) -> Iterator[dict[str, Any]]:
         raise BackendUnavailable(
             f"{data.id} is no file or folder here; to stream it from the hub: pip install 'diffulex-edge[hub]'"
         ) from error
+    network_errors: tuple[type[Exception], ...] = (OSError, *_network_errors())
     try:
         yield from datasets.load_dataset(data.id, data.config, data_dir=data.data_dir, split=data.split, streaming=True)
     except (FileNotFoundError, ValueError) as error:  # no such data set, configuration or split
         raise UsageError(f"{data.id}: cannot be read as a data set of the hub ({_first_line(error)})") from error
-    except (OSError, *_network_errors()) as error:
+    except network_errors as error:
         raise ResourceError(f"{data.id}: cannot be read from the hub ({_first_line(error)})") from error
 
 

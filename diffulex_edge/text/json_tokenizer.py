@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as HubTokenizer
 from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.text.normalize import normalize
 
-# Tried in this order where tokenizer_config.json does not name the token. The families write their mask in different ways.
+# Tried in this order where tokenizer_config.json does not name the token: each family writes its mask in its own way.
 MASKS = ("[MASK]", "<|mdm_mask|>", "<|mask|>", "<|MASK|>", "|<MASK>|", "<mask>")
 ENDS = ("</s>", "<|endoftext|>", "<|im_end|>", "<eos>", "[SEP]", "[EOS]")
 PADS = ("<pad>", "[PAD]", "<|pad|>", *ENDS)  # an end of text pads where there is nothing better

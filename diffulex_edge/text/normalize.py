@@ -14,8 +14,9 @@ _STORM = regex.compile(r"\P{Canonical_Combining_Class=0}{32,}")  # more marks on
 def normalize(text: str) -> str:
     """NFC, LF line ends, no control characters, U+FFFD for lone surrogates. Idempotent, and defined for every `str`.
 
-    NFC takes U+0958..U+095F apart (composition exclusions), so both spellings of a nukta letter meet as letter + U+093C. ZWJ, ZWNJ, danda,
-    anusvara and Devanagari digits stay: they carry spelling. NFKC is not used: it folds letters that a reader tells apart.
+    NFC takes U+0958..U+095F apart (composition exclusions), so both spellings of a nukta letter meet as letter +
+    U+093C. ZWJ, ZWNJ, danda, anusvara and Devanagari digits stay: they carry spelling. NFKC is not used: it folds
+    letters that a reader tells apart.
     """
     text = _SURROGATE.sub("\ufffd", text)
     text = text.replace("\r\n", "\n").replace("\r", "\n")

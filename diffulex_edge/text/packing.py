@@ -1,7 +1,7 @@
-"""Token files that grow by whole documents and survive a kill: parts, a journal of what is safely in them, and the last renames.
+"""Token files that grow by whole documents and survive a kill: parts, a journal of what is safe, and the renames.
 
-Everything is made in DATA_DIR/.partial and moved out when it is complete, meta.json last. After a kill the same command goes on after
-the last journal entry, and the result is the same to the byte.
+Everything is made in DATA_DIR/.partial and moved out when it is complete, meta.json last. After a kill the same
+command goes on after the last journal entry, and the result is the same to the byte.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from diffulex_edge.errors import ArtefactError, ResourceError, UsageError
-from diffulex_edge.files import disk_errors, read_sealed_json, sha256_file, sync_folder, write_sealed_json
+from diffulex_edge.files import read_sealed_json, sha256_file, sync_folder, write_atomic, write_sealed_json
 
 SPLITS = ("train", "val")
 FORMAT = "diffulex-edge-data/1"
@@ -61,26 +61,23 @@ class Parts:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             self.n_seen, self.documents = 0, {split: [] for split in SPLITS}
-            with disk_errors(self.folder):
-                self._write_line({"facts": self.facts})
+            self._write_line({"facts": self.facts})
         for split in SPLITS:
-            file = self._files[split] = open(self.part(split), "ab")  # noqa: SIM115: closed in close()
+            file = self._files[split] = open(self.part(split), "ab")  # noqa: SIM115 (closed in close)
             file.truncate(self._n_bytes(split))  # what was written after the last journal entry
 
     def add(self, split: str, ids: list[int], document: Packed) -> None:
         """Appends a document; it counts from the next commit on."""
-        with disk_errors(self.part(split)):
-            self._files[split].write(np.asarray(ids, self.dtype).tobytes())
+        self._files[split].write(np.asarray(ids, self.dtype).tobytes())
         self._waiting.append((split, document))
         self.n_waiting += document.n_tokens
 
     def commit(self) -> None:
         """Makes everything added so far safe: first the tokens, then the journal that speaks of them."""
-        with disk_errors(self.folder):
-            for file in self._files.values():
-                file.flush()
-                os.fsync(file.fileno())
-            self._write_line({"n_seen": self.n_seen, "documents": [[s, *vars(d).values()] for s, d in self._waiting]})
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        self._write_line({"n_seen": self.n_seen, "documents": [[s, *vars(d).values()] for s, d in self._waiting]})
         self._note(self._waiting)
         self._waiting, self.n_waiting = [], 0
 
@@ -132,7 +129,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Keeps a second preparation out of the same folder; the lock goes with the process, also a killed one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "wb")  # noqa: SIM115: closed below
+        file = open(folder / ".lock", "wb")  # noqa: SIM115 (closed below)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UsageError(f"{folder}: no folder that can be written to ({error.strerror})") from error
     with file:
@@ -148,7 +145,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def balance(parts: Parts) -> None:
-    """Sees to one document in either split where there are two: the one whose hash is nearest to the border moves over."""
+    """Puts a document into either split where there are two: the one with the hash nearest to the border moves over."""
     for empty, full, nearest in (("val", "train", min), ("train", "val", max)):
         documents = parts.documents[full]
         if parts.documents[empty] or len(documents) < (2 if empty == "val" else 1):
@@ -157,9 +154,8 @@ def balance(parts: Parts) -> None:
         start = sum(document.n_tokens for document in documents[:index])
         ids = np.fromfile(parts.part(full), parts.dtype)
         moved = slice(start, start + documents[index].n_tokens)
-        with disk_errors(parts.folder):
-            ids[moved].tofile(parts.part(empty))
-            np.delete(ids, moved).tofile(parts.part(full))
+        write_atomic(parts.part(empty), ids[moved].tobytes())
+        write_atomic(parts.part(full), np.delete(ids, moved).tobytes())
         parts.documents[empty].append(documents.pop(index))
 
 
@@ -173,7 +169,7 @@ def finish(parts: Parts, data_dir: Path, about: dict[str, Any]) -> None:
 
 
 def publish(folder: Path, data_dir: Path) -> None:
-    """Moves a complete preparation out of its folder: meta.json last, so that it always speaks of files that are there."""
+    """Moves a complete preparation out of its folder; meta.json last, so that it speaks of files that are there."""
     for split in SPLITS:
         if (folder / f"{split}.part").exists():
             os.replace(folder / f"{split}.part", data_dir / f"{split}.bin")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from diffulex_edge.errors import Interrupted, UsageError
-from diffulex_edge.files import read_sealed_json, sha256_file
+from diffulex_edge.files import disk_errors, read_sealed_json, sha256_file
 from diffulex_edge.text import packing
 from diffulex_edge.text.corpus import Document
 from diffulex_edge.text.normalize import normalize
@@ -58,14 +59,14 @@ class PrepareConfig:
 
 
 def prepare(config: PrepareConfig) -> Path:
-    """Writes the training data and gives back its folder. Killed and run again, it goes on and ends with the same bytes.
+    """Writes the training data and gives back its folder. Killed and run again, it ends with the same bytes.
 
-    Raises UsageError for data that is empty or would replace data of another tokenizer, ArtefactError for a file that cannot be read,
-    ResourceError on a full disk, Interrupted on Ctrl-C.
+    Raises UsageError for data that is empty or would replace data of another tokenizer, ArtefactError for a file that
+    cannot be read, ResourceError on a full disk, Interrupted on Ctrl-C.
     """
     folder = Path(config.data_dir)
     try:
-        with packing.alone_in(folder), _progress() as progress:
+        with disk_errors(folder), packing.alone_in(folder), _progress() as progress:
             tokenizer = _tokenizer(config, progress)
             _refuse_another_tokenizer(config, tokenizer)
             _pack(config, tokenizer, progress)
@@ -111,15 +112,18 @@ def _tokenizer(config: PrepareConfig, progress: Progress) -> Tokenizer:
         return load_tokenizer(path)
     task = progress.add_task("reading for the tokenizer", total=None)
     sample: list[tuple[str, str]] = []
+    held_out: list[tuple[str, str]] = []
     n_chars = 0
     for document in documents(config):
         text = normalize(document.text)
         progress.advance(task)
-        if text.strip() and not is_held_out(rank(text, config.seed), config.val_fraction):
-            sample.append((text, document.script))
+        if text.strip():
+            held = is_held_out(rank(text, config.seed), config.val_fraction)
+            (held_out if held else sample).append((text, document.script))
             n_chars += len(text)
         if n_chars >= config.tokenizer_chars:
             break
+    sample = sample or held_out  # two or three documents may all be held out
     if not sample:
         raise UsageError(f"source {', '.join(config.source)}: no text to train a tokenizer on")
     progress.update(task, description=f"training the tokenizer on {n_chars:,} characters")
@@ -132,7 +136,7 @@ def _tokenizer(config: PrepareConfig, progress: Progress) -> Tokenizer:
 
 
 def mixture(sample: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """From (text, script): every text, and the Roman and mixed ones again until they have LATIN_SHARE of the characters."""
+    """From (text, script): every text; Roman and mixed ones again until they have LATIN_SHARE of the characters."""
     sample = list(sample)
     latin = sum(len(text) for text, script in sample if script in ("roman", "mixed"))
     other = sum(len(text) for text, script in sample) - latin
@@ -154,7 +158,8 @@ def _refuse_another_tokenizer(config: PrepareConfig, tokenizer: Tokenizer) -> No
     theirs = read_sealed_json(meta).get("tokenizer", {}).get("fingerprint")
     if theirs != tokenizer.fingerprint:
         raise UsageError(
-            f"{config.data_dir} holds data of another tokenizer than {config.tokenizer}; choose another --data_dir, or --overwrite it"
+            f"{config.data_dir} holds data of another tokenizer than {config.tokenizer};"
+            " choose another --data_dir, or --overwrite it"
         )
 
 
@@ -164,6 +169,7 @@ def _pack(config: PrepareConfig, tokenizer: Tokenizer, progress: Progress) -> No
     folder = data_dir / ".partial"
     facts = _facts(config, tokenizer)
     if not config.overwrite and packing.is_published(data_dir, facts):
+        shutil.rmtree(folder, ignore_errors=True)  # of a preparation that was killed in its last moment
         return
     if packing.is_complete(folder, facts):
         packing.publish(folder, data_dir)

@@ -1,4 +1,4 @@
-"""Which script a text is in, by Unicode's Script property, and two rates of what goes wrong: wrong script, impossible spelling.
+"""Which script a text is in, by Unicode's Script property, and two rates: wrong script, impossible spelling.
 
 Scripts of a text: devanagari, roman, mixed, other. Scripts of a span: devanagari, latin, other.
 """
@@ -62,7 +62,8 @@ class Rate:
 def spans(text: str) -> list[Span]:
     """Cuts a text into runs of one script. They cover it without gaps, and no grapheme cluster (\\X) is cut.
 
-    What belongs to every script (spaces, digits, punctuation) goes with the run before it, or with the first run at the very start.
+    What belongs to every script (spaces, digits, punctuation) goes with the run before it, or with the first run at
+    the very start.
     """
     found: list[Span] = []
     start = 0
@@ -94,7 +95,7 @@ def _script_of_cluster(cluster: str) -> str | None:
 
 
 def script_of(text: str) -> str:
-    """The script of a whole text: "devanagari", "roman", "mixed" (the lesser has LESSER of the characters or more), or "other"."""
+    """Of a whole text: "devanagari", "roman", "mixed" (the lesser has LESSER of the letters or more), or "other"."""
     devanagari, latin = len(_DEVANAGARI.findall(text)), len(_LATIN.findall(text))
     if devanagari + latin == 0:
         return "other"
@@ -104,10 +105,11 @@ def script_of(text: str) -> str:
 
 
 def script_errors(text: str, prompt: str) -> Rate:
-    """The share of words of `text` that are not in the script of `prompt`. A word is a run of letters, marks and joiners.
+    """The share of words of `text` not in the script of `prompt`. A word is a run of letters, marks and joiners.
 
-    A word with Devanagari and Latin letters inside is always an error. For a prompt in both scripts, or in neither, nothing else is.
-    No word is forgiven as a known loan: text with such words in it has a rate of its own to compare with.
+    A word with Devanagari and Latin letters inside is always an error. For a prompt in both scripts, or in neither,
+    nothing else is. No word is forgiven as a known loan: text with such words in it has a rate of its own to compare
+    with.
     """
     wanted = {"devanagari": "devanagari", "roman": "latin"}.get(script_of(prompt))
     words = _WORD.findall(text)
@@ -124,9 +126,9 @@ def _is_wrong(word: str, wanted: str | None) -> bool:
 def ill_formed(text: str) -> Rate:
     """The share of Devanagari words that no one could write: a sign that follows nothing it can belong to.
 
-    The rules stand at _ILL_FORMED: a word must not begin with a sign; nukta and virama need a consonant, a vowel sign needs a letter
-    (a letter, since अ + candra e is a Hindi spelling of English "a"), and so on. A virama at the end of a word is not counted: it is right in
-    महान्. Vedic accents and joiners are passed over.
+    The rules stand at _ILL_FORMED: a word must not begin with a sign; nukta and virama need a consonant, a vowel sign
+    needs a letter (a letter, since अ + candra e is a Hindi spelling of English "a"), and so on. A virama at the end
+    of a word is not counted: it is right in महान्. Vedic accents and joiners are passed over.
     """
     words = _DEVANAGARI_WORD.findall(text)
     return Rate(sum(_ILL_FORMED.search(_JOINERS.sub("", word)) is not None for word in words), len(words))

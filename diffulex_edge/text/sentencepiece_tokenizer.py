@@ -110,10 +110,11 @@ def train_tokenizer(
 ) -> SentencePieceTokenizer:
     """Trains BPE and writes it to `path`, with its digest beside it. The same texts give the same bytes.
 
-    vocab_size is an upper bound: text that has no more pieces to offer fills less, and the caller sees it in `.vocab_size`. It must hold the
-    260 bytes and controls, the newline, and the characters that make up `coverage` of the text (UsageError says how many).
-    The normaliser is the identity, since `normalize` has run; no dummy prefix and no whitespace removed, so that spans join exactly; digits
-    of both scripts one by one; the newline a symbol of its own.
+    vocab_size is an upper bound: text that has no more pieces to offer fills less, and the caller sees it in
+    `.vocab_size`. It must hold the 260 bytes and controls, the newline, and the characters that make up `coverage` of
+    the text (UsageError says how many). The normaliser is the identity, since `normalize` has run; no dummy prefix
+    and no whitespace removed, so that spans join exactly; digits of both scripts one by one; the newline a symbol of
+    its own.
     """
     path, model = Path(path), io.BytesIO()
     try:

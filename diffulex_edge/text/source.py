@@ -23,7 +23,7 @@ class Source(Protocol):
     def documents(self) -> Iterator[Document]: ...
 
     def facts(self) -> list[dict[str, Any]]:
-        """What decides the documents: equal facts, equal documents. No paths, so that they hold on another machine too."""
+        """What decides the documents: equal facts, equal documents. No paths: they hold on another machine too."""
         ...
 
 
@@ -72,14 +72,13 @@ class Streamed:
 
 
 def find_source(name: str, *, n_demo: int, seed: int) -> Source:
-    """What a name stands for: a path that exists first, then `demo` and the presets, then a data set of the hub."""
-    path = Path(name)
-    if path.exists():
-        return Files(path)
+    """What a name stands for: `demo` or a preset first, then a path that exists, then a data set of the hub."""
     known: dict[str, Source] = {preset: Streamed(parts) for preset, parts in hub.PRESETS.items()}
     known["demo"] = Generated(n_demo, seed)
     if name in known:
         return known[name]
+    if Path(name).exists():
+        return Files(Path(name))
     if _HUB_ID.fullmatch(name) and not name.lower().endswith(tuple(READERS)):
         return Streamed((hub.named(name),))
     raise ArtefactError(

@@ -1,4 +1,4 @@
-"""Text to ids and back. Text can never produce a control id; decoding the ids of normalised text gives it back exactly."""
+"""Text to ids and back. Text never produces a control id; the ids of normalised text give it back exactly."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ LOADERS: dict[str, Callable[[Path], Tokenizer]] = {".model": load_sentencepiece,
 def load_tokenizer(path: Path | str) -> Tokenizer:
     """Loads a SentencePiece `*.model`, a Hugging Face `tokenizer.json`, or the one of these that a folder holds.
 
-    Raises ArtefactError, naming the file, where it is missing, damaged, or lacks what a diffusion model needs (a mask, an end of text).
+    Raises ArtefactError, naming the file, where it is missing, damaged, or lacks what a diffusion model needs (a
+    mask, an end of text).
     """
     file = tokenizer_file(path)
     return LOADERS[file.suffix](file)

@@ -1,13 +1,15 @@
-"""From a checkpoint of training to a folder for use: averaged weights in bf16, config, tokenizer, card, manifest.
+"""From a run to a folder for use: averaged weights in bf16, config, tokenizer, manifest, and a card made of measured figures.
 
-python -m diffulex_edge.train.publish RUN diffulex_edge/assets/aria-hindi-tiny --card CARD.md
+    python -m diffulex_edge.train.publish RUN diffulex_edge/assets/aria-hindi-tiny --figures eval.json
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -21,7 +23,9 @@ from diffulex_edge.model import checkpoint
 class PublishConfig:
     source: Annotated[Path, tyro.conf.Positional]  # run or checkpoint
     target: Annotated[Path, tyro.conf.Positional]  # folder that is written, or replaced
-    card: Path  # README.md of the model
+    figures: Path  # what `eval --json` wrote about this model
+    history: str = ""  # a sentence for the card on how the run went
+    credits: tuple[Path, ...] = ()  # files that licences ask to go with the weights
 
 
 def publish(config: PublishConfig) -> Path:
@@ -31,17 +35,56 @@ def publish(config: PublishConfig) -> Path:
     tokenizers = [folder / name for name in ("tokenizer.model", "tokenizer.json") if (folder / name).exists()]
     if not tokenizers:
         raise ArtefactError(f"{folder}: no tokenizer in it")
+    card = card_of(folder, read_json(config.figures), config.history, sum(w.numel() for w in weights.values()))
     checkpoint.write(
         config.target,
         {
             "model.safetensors": checkpoint.tensors({name: w.to(torch.bfloat16) for name, w in weights.items()}),
             "config.json": checkpoint.document(read_json(folder / "config.json")),
             tokenizers[0].name: checkpoint.copy_of(tokenizers[0]),
-            "README.md": checkpoint.copy_of(config.card),
+            "README.md": lambda path: path.write_text(card, encoding="utf-8") and None,
+            **{path.name: checkpoint.copy_of(path) for path in config.credits},
         },
     )
     checkpoint.verify(config.target)
     return config.target
+
+
+def card_of(folder: Path, figures: dict[str, Any], history: str, parameters: int) -> str:
+    """assets/card.md with the figures of an evaluation in it; a figure that was not measured is a KeyError, not a blank."""
+    details, written = figures["details"], figures["details"]["generation"]
+    block = {name: value for name, value in figures["block_nelbo"].items() if value is not None}
+    _, config, _ = checkpoint.read_config(folder)
+    template = (files("diffulex_edge") / "assets" / "card.md").read_text(encoding="utf-8")
+    return template.format(
+        **{name: figures[name] for name in _PLAIN},
+        **{name: details[name] for name in ("characters", "documents")},
+        **{name: written[name] for name in ("texts", "mode", "steps", "temperature")},
+        **{f"reference_{name}": written["reference"][name] for name in ("rep4", "distinct2", "entropy", "judge_ppl")},
+        new_tokens=written["mean_tokens"],
+        parameters=parameters / 1e6,
+        size_mb=parameters * 2 / 1e6,
+        judge_bits=details["judge"]["bits_per_char"],
+        ratio=details["judge"]["ratio"],
+        by_script=", ".join(f"{name} {value['bits_per_char']:.3f}" for name, value in figures["by_script"].items()),
+        block_nelbo=", ".join(f"`{name}` {value:.3f}" for name, value in block.items()),
+        history=history,
+        curve=_curve(folder.parent / "log.jsonl"),
+        slots=config.memory_slots,
+    )
+
+
+_PLAIN = ("bits_per_char", "stderr", "rep4", "distinct2", "entropy", "judge_ppl", "script_error_rate", "ill_formed_rate")
+_PLAIN += ("ece", "aurc")
+
+
+def _curve(log: Path) -> str:
+    """Up to a dozen rows of the validations that a run wrote down."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if "val_bits_per_char" in row]
+    chosen = rows[:: -(-len(rows) // 12)] + rows[-1:]
+    lines = {row["step"]: f"| {row['step']} | {row['tokens'] / 1e6:.1f} M | {row['val_bits_per_char']:.3f} |" for row in chosen}
+    return "\n".join(lines.values())
 
 
 if __name__ == "__main__":
