@@ -50,9 +50,9 @@ class EvalConfig:
         None  # mode that generates: full, block or block_frozen; None: block_frozen where it was trained, else block
     )
     steps: int = 12  # reverse steps a block, when generating
-    temperature: float = 0.0  # of the generated text; 0: the likeliest token
+    temperature: float = 1.0  # of the generated text; 0: the likeliest token
     top_k: int = 0  # tokens that generating chooses from; 0: all
-    top_p: float = 1.0  # probability mass that generating chooses from
+    top_p: float = 0.9  # probability mass that generating chooses from
     judge_data: Path = Path(
         "data/processed"
     )  # folder of `prepare` that the judge learns from; without it, the text itself
@@ -212,7 +212,13 @@ def _generation(
     went_on = [prompt for prompt in prompts if prompt.reference]
     reference = generation.verdict([prompt.reference for prompt in went_on], went_on, tokenizer, judge.model)
     examples = [[prompt.text, tokenizer.decode(text)] for prompt, text in zip(prompts[:4], written[:4], strict=True)]
-    about = {"texts": len(prompts), "mode": mode, "steps": config.steps, "temperature": config.temperature}
+    about = {
+        "texts": len(prompts),
+        "mode": mode,
+        "steps": config.steps,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+    }
     details = {**about, "mean_tokens": found.pop("mean_tokens"), "reference": reference, "examples": examples}
     return found, {"generation": details}
 

@@ -20,17 +20,13 @@ class DecodingFlags:
     steps: int | None = None  # reverse steps a block, at most; None: the profile's, or the plan's own
     min_decode_layers: int = LinearDepth.min_depth  # layers of the first, noisiest step; 0: all at each step
     confidence_stop: float | None = None  # show all tokens at least so probable at once, say 0.95
-    temperature: float = 0.0  # 0: the likeliest token
+    temperature: float = 0.0  # 0: the likeliest token, whatever top_k and top_p say
     top_k: int = 0  # draw from so many likeliest tokens; 0: from all
     top_p: float = 1.0  # draw from the likeliest tokens that together have this probability
     seed: int = Plan.seed  # the same seed gives the same text
 
     def plan(self, profile: Profile | None, **more: Any) -> Plan:
         """The plan; `more` are fields of it that the verb decides, None for the profile's or the plan's own."""
-        if self.temperature == 0 and (self.top_k, self.top_p) != (0, 1.0):
-            raise UsageError(
-                f"top_k={self.top_k}, top_p={self.top_p} choose among draws: --temperature must be above 0"
-            )
         wishes = {"steps": self.steps, **more}
         if profile:
             wishes = {name: getattr(profile, name, None) if value is None else value for name, value in wishes.items()}

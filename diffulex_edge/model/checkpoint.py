@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from diffulex_edge.errors import ArtefactError
-from diffulex_edge.files import disk_errors, read_json, sha256_file, sync_folder, write_json
+from diffulex_edge.files import disk_errors, read_json, sha256_file, sync_folder, write_atomic, write_json
 from diffulex_edge.model.families import build, config_from_dict, config_to_dict
 
 FORMAT = "diffulex-edge-checkpoint/1"
@@ -79,6 +79,11 @@ def tensors(values: Mapping[str, Tensor]) -> Callable[[Path], None]:
 def document(value: Any) -> Callable[[Path], None]:
     """A writer of a JSON file."""
     return lambda path: write_json(path, value)
+
+
+def text(value: str) -> Callable[[Path], None]:
+    """A writer of a text file."""
+    return lambda path: write_atomic(path, value.encode())
 
 
 def copy_of(source: Path) -> Callable[[Path], None]:

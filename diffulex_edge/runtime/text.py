@@ -122,10 +122,12 @@ def prompt_ids(tokenizer: Words, text: str) -> list[int]:
 
 
 def _gap_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan) -> Plan:
-    """The plan with both sides in view, and without an end: a gap has text behind it."""
+    """The plan with both sides in view; a gap has text behind it, so no end, and it stays in its line."""
     kind = next((kind for kind in ("canvas", "full") if kind in denoiser.spec.contexts), plan.context)
     plan = text_plan(denoiser, tokenizer, replace(plan, context=kind))
-    return replace(plan, stop_ids=(), banned=(*plan.banned, tokenizer.eos_id))
+    line_break = tokenizer.encode("\n")
+    banned = (*plan.banned, tokenizer.eos_id, *(line_break if len(line_break) == 1 else ()))
+    return replace(plan, stop_ids=(), banned=banned)
 
 
 def _search(denoiser: Denoiser, given: list[list[int]], plan: Plan, device: torch.device | str) -> list[list[int]]:

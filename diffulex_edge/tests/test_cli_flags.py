@@ -7,9 +7,9 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from diffulex_edge.cli import infill, sample
 from diffulex_edge.cli.decoding import BlockFlags, DecodingFlags
 from diffulex_edge.cli.flags import PROFILES, ModelFlags
-from diffulex_edge.errors import UsageError
 from diffulex_edge.runtime.depth import LinearDepth
 from diffulex_edge.runtime.plan import MODES, Plan, mode_plan
 from diffulex_edge.runtime.reveal import RevealAbove
@@ -32,11 +32,14 @@ def test_each_flag_sets_its_choice() -> None:
     assert (plan.max_new_tokens, plan.block_size, plan.steps, plan.seed) == (64, 16, 4, wanted.seed)
 
 
-def test_no_temperature_is_greedy_and_refuses_what_would_have_no_effect() -> None:
-    assert DecodingFlags().plan(None).sampler == Greedy()
-    for idle in (DecodingFlags(top_k=5), DecodingFlags(top_p=0.5)):
-        with pytest.raises(UsageError, match="temperature"):
-            idle.plan(None)
+def test_no_temperature_is_greedy_whatever_the_other_numbers_say() -> None:
+    for flags in (DecodingFlags(), DecodingFlags(top_k=5), DecodingFlags(top_p=0.5)):
+        assert flags.plan(None).sampler == Greedy()
+
+
+def test_sample_draws_and_infill_takes_the_likeliest() -> None:
+    assert sample.Flags().decoding.plan(None).sampler == Categorical(temperature=1.0, top_p=0.9)
+    assert infill.Flags(text="a ___").decoding.plan(None).sampler == Greedy()
 
 
 def test_a_profile_sets_steps_and_blocks_and_a_flag_overrules_it() -> None:

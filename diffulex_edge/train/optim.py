@@ -19,7 +19,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
-    """Roughly the nearest semi-orthogonal matrices to g (n, rows, columns), by Newton-Schulz: Muon, arXiv:2502.16982."""
+    """About the nearest semi-orthogonal matrices to g (n, rows, columns), by Newton-Schulz; Muon, arXiv:2502.16982."""
     a, b, c = NEWTON_SCHULZ
     tall = g.shape[1] > g.shape[2]
     x = g.mT if tall else g

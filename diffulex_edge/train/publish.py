@@ -1,6 +1,6 @@
-"""From a run to a folder for use: averaged weights in bf16, config, tokenizer, manifest, and a card made of measured figures.
+"""From a run to a folder for use: averaged weights in bf16, config, tokenizer, manifest, and a card of figures.
 
-    python -m diffulex_edge.train.publish RUN diffulex_edge/assets/aria-hindi-tiny --figures eval.json
+python -m diffulex_edge.train.publish RUN diffulex_edge/assets/aria-hindi-tiny --figures eval.json
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def publish(config: PublishConfig) -> Path:
             "model.safetensors": checkpoint.tensors({name: w.to(torch.bfloat16) for name, w in weights.items()}),
             "config.json": checkpoint.document(read_json(folder / "config.json")),
             tokenizers[0].name: checkpoint.copy_of(tokenizers[0]),
-            "README.md": lambda path: path.write_text(card, encoding="utf-8") and None,
+            "README.md": checkpoint.text(card),
             **{path.name: checkpoint.copy_of(path) for path in config.credits},
         },
     )
@@ -51,7 +51,7 @@ def publish(config: PublishConfig) -> Path:
 
 
 def card_of(folder: Path, figures: dict[str, Any], history: str, parameters: int) -> str:
-    """assets/card.md with the figures of an evaluation in it; a figure that was not measured is a KeyError, not a blank."""
+    """assets/card.md with the figures of an evaluation; one that was not measured is a KeyError, not a blank."""
     details, written = figures["details"], figures["details"]["generation"]
     block = {name: value for name, value in figures["block_nelbo"].items() if value is not None}
     _, config, _ = checkpoint.read_config(folder)
@@ -59,7 +59,7 @@ def card_of(folder: Path, figures: dict[str, Any], history: str, parameters: int
     return template.format(
         **{name: figures[name] for name in _PLAIN},
         **{name: details[name] for name in ("characters", "documents")},
-        **{name: written[name] for name in ("texts", "mode", "steps", "temperature")},
+        **{name: written[name] for name in ("texts", "mode", "steps", "temperature", "top_p")},
         **{f"reference_{name}": written["reference"][name] for name in ("rep4", "distinct2", "entropy", "judge_ppl")},
         new_tokens=written["mean_tokens"],
         parameters=parameters / 1e6,
@@ -74,8 +74,10 @@ def card_of(folder: Path, figures: dict[str, Any], history: str, parameters: int
     )
 
 
-_PLAIN = ("bits_per_char", "stderr", "rep4", "distinct2", "entropy", "judge_ppl", "script_error_rate", "ill_formed_rate")
-_PLAIN += ("ece", "aurc")
+_PLAIN = (
+    *("bits_per_char", "stderr", "rep4", "distinct2", "entropy", "judge_ppl"),
+    *("script_error_rate", "ill_formed_rate", "ece", "aurc"),
+)
 
 
 def _curve(log: Path) -> str:
@@ -83,8 +85,8 @@ def _curve(log: Path) -> str:
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if "val_bits_per_char" in row]
     chosen = rows[:: -(-len(rows) // 12)] + rows[-1:]
-    lines = {row["step"]: f"| {row['step']} | {row['tokens'] / 1e6:.1f} M | {row['val_bits_per_char']:.3f} |" for row in chosen}
-    return "\n".join(lines.values())
+    lines = [f"| {row['step']} | {row['tokens'] / 1e6:.1f} M | {row['val_bits_per_char']:.3f} |" for row in chosen]
+    return "\n".join(dict.fromkeys(lines))
 
 
 if __name__ == "__main__":
