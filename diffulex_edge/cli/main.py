@@ -7,6 +7,7 @@ which prints for people and returns what `--json` writes. Only the module of the
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -24,6 +25,7 @@ VERBS = {
     "doctor": "what this machine and this installation can do",
     "colab": "all in one: prepares Hindi text if there is none, then trains the primary model on it",
 }
+TRAINING = ("train", "colab")
 USAGE = "usage: diffulex-edge VERB [FLAGS]      diffulex-edge VERB --help      diffulex-edge --version"
 CODES = "exit codes: 0 done, 2 usage, 3 bad artefact, 4 out of disk or memory, 5 stopped with a checkpoint, 130 Ctrl-C"
 
@@ -60,6 +62,8 @@ def _run(words: list[str]) -> int:
     elif words[0] not in VERBS:
         raise UsageError(f"{words[0]!r} is not a verb; the verbs are {', '.join(VERBS)}")
     else:
+        if words[0] in TRAINING:
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads
         verb, parsing = import_module(f"diffulex_edge.cli.{words[0]}"), import_module("diffulex_edge.cli.parse")
         flags = parsing.parse(verb.Flags, words[1:], prog=f"diffulex-edge {words[0]}")
         parsing.report(verb.run(flags), flags.json)

@@ -127,6 +127,13 @@ def test_gender_number_and_case_agree(right: str, wrong: str) -> None:
     assert log_prob(wrong) == -math.inf
 
 
+def test_a_word_that_stands_for_two_counts_twice() -> None:
+    """The I of a man and of a woman look alike in the dative: one string, twice as likely."""
+    said = probabilities(demo.sentences("devanagari"))
+    assert said["मुझे गाना गाना अच्छा लगता है।"] == pytest.approx(2 * said["हमें गाना गाना अच्छा लगता है।"])
+    assert said["मैं गाना गा रही हूँ।"] == pytest.approx(said["हम गाना गा रहे हैं।"])
+
+
 def test_a_document_is_scored_by_its_parts() -> None:
     one, two = "आज रवि का जन्मदिन है।", "आज सीता का जन्मदिन है।"
     given = probabilities(demo.sentences("devanagari"))

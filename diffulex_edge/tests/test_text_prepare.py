@@ -1,64 +1,27 @@
-"""From text to token files: what is in them, what is refused, and the same bytes after any interruption."""
+"""From text to token files: what is in them, and what is refused."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diffulex_edge.errors import ArtefactError, Interrupted, ResourceError, UsageError
+from diffulex_edge.errors import ArtefactError, ResourceError, UsageError
 from diffulex_edge.files import read_sealed_json, sha256_file
-from diffulex_edge.tests.tree import ROOT
+from diffulex_edge.tests.text_toys import config, content, make_shelf
 from diffulex_edge.text import packing
 from diffulex_edge.text import prepare as module
-from diffulex_edge.text.demo import demo_documents
 from diffulex_edge.text.normalize import normalize
 from diffulex_edge.text.prepare import PrepareConfig, mixture, prepare, rank
-from diffulex_edge.text.tokenizer import load_tokenizer, train_tokenizer
-
-NUMBERS = itertools.count()
+from diffulex_edge.text.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """text.jsonl (90 documents, two empty, one twice), and a tokenizer."""
-    folder = tmp_path_factory.mktemp("shelf")
-    texts = [document.text for document in demo_documents(87, seed=5)]
-    texts = [*texts[:40], "", texts[3], *texts[40:], " \n\x00"]
-    (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    train_tokenizer(texts, folder / "t.model", vocab_size=600)
-    return folder
-
-
-def config(shelf: Path, folder: Path, **changes: object) -> PrepareConfig:
-    base = PrepareConfig(
-        source=(str(shelf / "text.jsonl"),),
-        data_dir=folder,
-        tokenizer=shelf / "t.model",
-        val_fraction=0.2,
-        chunk_tokens=6000,
-    )
-    return replace(base, **changes)  # type: ignore[arg-type]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
-
-
-@pytest.fixture
-def beside(shelf: Path) -> Path:
-    """A place for data beside `prepared`: meta.json says where the tokenizer lies, seen from it."""
-    return shelf / f"data-{next(NUMBERS)}"
+    return make_shelf(tmp_path_factory.mktemp("shelf"))
 
 
 @pytest.fixture(scope="module")
@@ -240,133 +203,3 @@ def test_two_preparations_do_not_share_a_folder(shelf: Path, tmp_path: Path) -> 
     with packing.alone_in(tmp_path), pytest.raises(ResourceError, match="another preparation is at work"):
         prepare(config(shelf, tmp_path))
     prepare(config(shelf, tmp_path))
-
-
-def test_a_stop_by_the_user_can_be_gone_on_from(
-    shelf: Path, prepared: Path, beside: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = 0
-    add = module._add
-
-    def stops(*given: object) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 50:
-            raise KeyboardInterrupt
-        add(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "_add", stops)
-    with pytest.raises(Interrupted, match="the same command goes on"):
-        prepare(config(shelf, beside))
-    assert not (beside / "meta.json").exists()
-    calls = 1000
-    prepare(config(shelf, beside))
-    assert calls - 1000 < 90, "not from the start"
-    assert content(beside) == content(prepared)
-
-
-def test_a_change_of_the_text_or_the_settings_starts_over(
-    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, changes in (("seed", {"seed": 3}), ("fraction", {"val_fraction": 0.4})):
-        with monkeypatch.context() as patch:
-            patch.setattr(packing, "finish", lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                prepare(config(shelf, tmp_path / name))
-        prepare(config(shelf, tmp_path / name, **changes))
-        assert content(tmp_path / name) == content(prepare(config(shelf, tmp_path / f"{name} anew", **changes)))
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_disk_that_is_full_at_any_moment_loses_nothing(
-    call: str, shelf: Path, prepared: Path, beside: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Full at the n-th call, n = 1, 2, ... until none fails; then the same command ends with the same bytes."""
-    real = getattr(os, call)
-    for n in range(1, 100):
-        folder, calls = beside.with_name(f"{beside.name}-{n}"), iter(range(1, 10_000))
-
-        def fails(*given: object, n: int = n, calls: object = calls) -> object:
-            if next(calls) == n:  # type: ignore[call-overload]
-                raise OSError(28, "No space left on device")
-            return real(*given)
-
-        monkeypatch.setattr(os, call, fails)
-        try:
-            prepare(config(shelf, folder))
-        except ResourceError:
-            monkeypatch.setattr(os, call, real)
-            prepare(config(shelf, folder))
-            assert content(folder) == content(prepared), n
-        else:
-            break
-    assert n > 3
-
-
-RUN = """
-import sys, resource
-from pathlib import Path
-from diffulex_edge.errors import ResourceError
-from diffulex_edge.text.prepare import PrepareConfig, prepare
-source, folder, tokenizer, limit = sys.argv[1:]
-if int(limit):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-try:
-    sizes = {"val_fraction": 0.2, "chunk_tokens": 6000}
-    prepare(PrepareConfig(source=(source,), data_dir=Path(folder), tokenizer=Path(tokenizer), **sizes))
-except ResourceError as error:
-    print(error)
-    sys.exit(4)
-"""
-
-
-def start(shelf: Path, folder: Path, source: Path | None = None, limit: int = 0) -> subprocess.Popen[str]:
-    words = [
-        sys.executable,
-        "-c",
-        RUN,
-        str(source or shelf / "text.jsonl"),
-        str(folder),
-        str(shelf / "t.model"),
-        str(limit),
-    ]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_files_that_may_not_grow_stop_it_and_it_goes_on_when_they_may(
-    shelf: Path, prepared: Path, beside: Path
-) -> None:
-    process = start(shelf, beside, limit=15_000)
-    out, err = process.communicate()
-    assert (process.returncode, err) == (4, "")
-    assert "unchanged" in out
-    assert not (beside / "train.bin").exists()
-    prepare(config(shelf, beside))
-    assert content(beside) == content(prepared)
-
-
-@pytest.mark.parametrize("kills", [2, pytest.param(15, marks=pytest.mark.slow)])
-def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_bytes(kills: int, shelf: Path, tmp_path: Path) -> None:
-    rng, source = random.Random(kills), tmp_path / "long.jsonl"
-    source.write_text((shelf / "text.jsonl").read_text() * 8)
-    whole = prepare(config(shelf, tmp_path / "whole", source=(str(source),)))
-    folder, killed = tmp_path / "killed", 0
-    for _ in range(kills):
-        before = _size(folder)
-        process = start(shelf, folder, source)
-        while process.poll() is None and _size(folder) <= before:  # until it has got further than the one before
-            time.sleep(0.001)
-        time.sleep(rng.random() * 0.02)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-    assert killed >= min(kills, 2)
-    process = start(shelf, folder, source)
-    assert process.communicate() == ("", ""), "no progress bar where there is no terminal"
-    assert process.returncode == 0
-    assert content(folder) == content(whole)
-
-
-def _size(folder: Path) -> int:
-    journal = folder / ".partial" / "journal.jsonl"
-    return journal.stat().st_size if journal.exists() else 0

@@ -120,6 +120,7 @@ def test_digits_of_both_scripts_stand_alone(tmp_path: Path) -> None:
         for n in range(500)
     ]
     trained = train_tokenizer([*corpus(), *[" ".join(numbers)] * 5], tmp_path / "a.model", vocab_size=700)
+    assert not any("\x01" in piece for piece in trained.pieces(range(trained.vocab_size)))
     for text in ("2024", "२०२४", "5000 रुपये"):
         assert all(sum(char.isdigit() for char in piece) <= 1 for piece in trained.pieces(trained.encode(text)))
 
