@@ -25,7 +25,6 @@ VERBS = {
     "doctor": "what this machine and this installation can do",
     "colab": "all in one: prepares Hindi text if there is none, then trains the primary model on it",
 }
-TRAINING = ("train", "colab")
 USAGE = "usage: diffulex-edge VERB [FLAGS]      diffulex-edge VERB --help      diffulex-edge --version"
 CODES = "exit codes: 0 done, 2 usage, 3 bad artefact, 4 out of disk or memory, 5 stopped with a checkpoint, 130 Ctrl-C"
 
@@ -35,10 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(words)
-    except DiffulexEdgeError as error:
-        return _fail(error, error.exit_code)
-    except ValueError as error:
-        return _fail(error, UsageError.exit_code)
+    except (DiffulexEdgeError, ValueError) as error:
+        return _fail(error, getattr(error, "exit_code", UsageError.exit_code))
     except MemoryError as error:
         return _fail(f"out of memory: {error}", ResourceError.exit_code)
     except OSError as error:
@@ -62,7 +59,7 @@ def _run(words: list[str]) -> int:
     elif words[0] not in VERBS:
         raise UsageError(f"{words[0]!r} is not a verb; the verbs are {', '.join(VERBS)}")
     else:
-        if words[0] in TRAINING:
+        if words[0] in ("train", "colab"):
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads
         verb, parsing = import_module(f"diffulex_edge.cli.{words[0]}"), import_module("diffulex_edge.cli.parse")
         flags = parsing.parse(verb.Flags, words[1:], prog=f"diffulex-edge {words[0]}")
