@@ -72,31 +72,36 @@ def _written(result: Mapping[str, Any]) -> Table:
 
 
 def bench_table(result: Mapping[str, Any]) -> Table:
-    """One row a variant: speed never without quality."""
-    columns = (
-        "variant", "tok/s", "x baseline (95 %)", "p50 ms", "p95 ms", "NFE", "tok/NFE", "kept", "peak MB", "J/tok",
-        "block bits/char", "entropy", "rep4", "judge ppl", "utility",
-    )  # fmt: skip
-    table = _table(f"Baseline: {result['baseline']}", *columns)
-    for row in result["rows"]:
-        ratio = row["speed_ratio"]
-        table.add_row(
-            row["name"],
-            number(row["tokens_per_s"]),
-            f"{number(ratio['value'])} ({number(ratio['low'])} to {number(ratio['high'])})",
-            *_numbers(row["latency_ms"], "p50", "p95"),
-            *_numbers(row, "forwards", "tokens_per_forward", "tokens_kept"),
-            number(row["peak_rss_bytes"] / 1e6),
-            *_numbers(row, "joules_per_token", "block_nelbo", "entropy", "rep4", "judge_ppl", "utility"),
-        )
-    for skipped in result["skipped"]:
-        table.add_row(skipped["name"], f"skipped: {skipped['reason']}")
-    where = result["environment"]
-    table.caption = (
-        f"{where['cpu']}, {where['threads']} threads, {where['number_type']}, load {where['load_average']}; "
-        f"energy: {result['energy_source']}; utility: {result['utility']}"
-    )
+    """One column a variant, so that three modes fit a narrow terminal: speed never without quality."""
+    rows = result["rows"]
+    table = _table(f"Baseline: {result['baseline']}", "", *(row["name"] for row in rows))
+    ratios = [row["speed_ratio"] for row in rows]
+    table.add_row("tokens/s", *(number(row["tokens_per_s"]) for row in rows))
+    table.add_row("times the baseline", *(number(ratio["value"]) for ratio in ratios))
+    table.add_row("  95 % interval", *(f"{number(r['low'])} to {number(r['high'])}" for r in ratios))
+    for share in ("p50", "p95"):
+        table.add_row(f"latency {share}, ms", *(number(row["latency_ms"][share]) for row in rows))
+    for name, label in _BENCH_ROWS.items():
+        table.add_row(label, *(number(row[name]) for row in rows))
+    table.add_row("peak memory, MB", *(number(row["peak_rss_bytes"] / 1e6) for row in rows))
+    where, skipped = result["environment"], [f"{one['name']} skipped: {one['reason']}" for one in result["skipped"]]
+    machine = f"{where['cpu']}, {where['threads']} threads, {where['number_type']}, load {where['load_average']}"
+    energy = f"energy: {result['energy_source']}; utility: {result['utility']}"
+    table.caption = "; ".join([machine, energy, *skipped])
     return table
+
+
+_BENCH_ROWS = {
+    "forwards": "forwards (NFE)",
+    "tokens_per_forward": "tokens a forward",
+    "tokens_kept": "tokens kept",
+    "joules_per_token": "J a token",
+    "block_nelbo": "block NELBO, bits/char",
+    "entropy": "entropy, nats",
+    "rep4": "rep-4",
+    "judge_ppl": "judge perplexity",
+    "utility": "utility",
+}
 
 
 def training_table(result: Mapping[str, Any]) -> Table:
