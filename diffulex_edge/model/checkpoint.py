@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from diffulex_edge.errors import ArtefactError
 from diffulex_edge.files import disk_errors, read_json, sha256_file, sync_folder, write_atomic, write_json
-from diffulex_edge.model.families import build, config_from_dict, config_to_dict
+from diffulex_edge.model.families import build, config_from_dict
 
 FORMAT = "diffulex-edge-checkpoint/1"
 _STEP = re.compile(r"step-(\d{8,})")
@@ -163,7 +164,7 @@ def prune(run: Path, keep: int) -> None:
 
 def model_config(model_type: str, config: Any, tokenizer_fingerprint: str) -> dict[str, Any]:
     """What config.json holds."""
-    return {"model_type": model_type, "model": config_to_dict(config), "tokenizer_fingerprint": tokenizer_fingerprint}
+    return {"model_type": model_type, "model": asdict(config), "tokenizer_fingerprint": tokenizer_fingerprint}
 
 
 def read_config(folder: Path) -> tuple[str, Any, str]:
@@ -197,12 +198,17 @@ def place(model: nn.Module, values: Mapping[str, Tensor], source: Path) -> None:
             parameter.copy_(values[name])
 
 
+def place_weights(model: nn.Module, folder: Path) -> None:
+    """The weights of a verified folder that are for use: the averaged ones where it has them."""
+    source = folder / "ema.safetensors"
+    source = source if source.exists() else folder / "model.safetensors"
+    place(model, read_tensors(source), source)
+
+
 def load_model(path: Path) -> tuple[Any, Path]:
     """The denoiser of a checkpoint, a run or RUN/latest.pt, in fp32, averaged weights if any; and its folder."""
     folder = find(path)
     model_type, config, _ = read_config(folder)
     model = build(model_type, config)
-    source = folder / "ema.safetensors"
-    source = source if source.exists() else folder / "model.safetensors"
-    place(model, read_tensors(source), source)
+    place_weights(model, folder)
     return model.eval().requires_grad_(False), folder

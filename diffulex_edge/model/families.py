@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
@@ -47,7 +47,3 @@ def config_from_dict(name: str, values: Any, source: str) -> Any:
         return kind(**values)
     except (TypeError, ValueError) as error:
         raise ArtefactError(f"{source}: {error}") from None
-
-
-def config_to_dict(config: Any) -> dict[str, Any]:
-    return asdict(config)

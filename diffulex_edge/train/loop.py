@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from diffulex_edge import machine
 from diffulex_edge.errors import DiffulexEdgeError, Interrupted, UsageError
 from diffulex_edge.model import checkpoint
 from diffulex_edge.model.families import build, family
-from diffulex_edge.text.batches import Batches
+from diffulex_edge.text.batches import Batches, read_meta
 from diffulex_edge.train import parallel, state
 from diffulex_edge.train.objective import Moment, Objective
 from diffulex_edge.train.optim import Ema, learning_rate, optimizers
-from diffulex_edge.train.recipe import Recipe, TrainConfig, as_dict, resolve
+from diffulex_edge.train.recipe import Recipe, TrainConfig, resolve
 from diffulex_edge.train.report import Reporter
 from diffulex_edge.train.signals import Stop
 from diffulex_edge.train.validate import validate
@@ -78,8 +78,8 @@ def start(config: TrainConfig) -> Run:
     machine.set_threads(config.threads)
     torch.manual_seed(config.seed)
     held = None if config.overwrite else checkpoint.newest(config.output_dir)
-    probe = Batches(config.data_dir, "train", seq_len=2, batch_size=1, seed=0)
-    recipe = resolve(config, vocab_size=probe.vocab_size, mask_id=probe.mask_id)
+    meta = read_meta(config.data_dir)
+    recipe = resolve(config, vocab_size=int(meta["vocab_size"]), mask_id=int(meta["tokenizer"]["mask_id"]))
     batches = Batches(
         config.data_dir,
         "train",
@@ -90,7 +90,8 @@ def start(config: TrainConfig) -> Run:
     )
     model = build(family(config.model), recipe.model)
     objective = Objective(recipe.objective, recipe.model.timesteps, has_memory="memory" in model.spec.contexts)
-    _initial_weights(model, config, batches)
+    if held is None:
+        _initial_weights(model, config, batches)
     live = state.TrainState(model, optimizers(model, recipe.optim), Ema(model, recipe.optim.ema_decay))
     if held is not None:
         _refuse_another_run(held, recipe, batches)
@@ -116,9 +117,7 @@ def _initial_weights(model: Any, config: TrainConfig, batches: Batches) -> None:
         raise UsageError(
             f"--init {config.init} speaks another vocabulary than {config.data_dir}: the tokenizers differ"
         )
-    source = folder / "ema.safetensors"
-    source = source if source.exists() else folder / "model.safetensors"
-    checkpoint.place(model, checkpoint.read_tensors(source), source)
+    checkpoint.place_weights(model, folder)
 
 
 def _refuse_another_run(held: Path, recipe: Recipe, batches: Batches) -> None:
@@ -134,7 +133,7 @@ def _refuse_another_run(held: Path, recipe: Recipe, batches: Batches) -> None:
 
 def run_facts(recipe: Recipe, batches: Batches) -> dict[str, Any]:
     """What makes two runs the same run; as it reads after a round trip through JSON."""
-    facts = {"recipe": as_dict(recipe), "data": {"sha256": batches.sha256, "tokenizer": batches.tokenizer_fingerprint}}
+    facts = {"recipe": asdict(recipe), "data": {"sha256": batches.sha256, "tokenizer": batches.tokenizer_fingerprint}}
     return _plain(facts)
 
 
@@ -211,13 +210,9 @@ def _save(run: Run, reporter: Reporter, *, validating: bool) -> Path:
     if validating:
         with averaged(run.state):
             reporter.validation(progress, validate(run.state.model, run.config.data_dir, run.recipe.seq_len))
-    model_config = {**vars(run.recipe.model), "trained_modes": run.objective.trained_modes}
-    config = {
-        "model_type": family(run.config.model),
-        "model": model_config,
-        "tokenizer_fingerprint": run.batches.tokenizer_fingerprint,
-        "sample_steps": run.recipe.sample_steps,
-    }
+    model = replace(run.recipe.model, trained_modes=run.objective.trained_modes)
+    config = checkpoint.model_config(family(run.config.model), model, run.batches.tokenizer_fingerprint)
+    config["sample_steps"] = run.recipe.sample_steps
     facts = run_facts(run.recipe, run.batches)
     state.save(folder, run.state, config=config, run=facts, tokenizer=run.batches.tokenizer_path)
     checkpoint.verify(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,3 @@ _RUN_FLAGS = ("max_steps", "seq_len", "batch_size", "grad_accum", "sample_steps"
 def _flags_for(part: Any, given: dict[str, Any]) -> dict[str, Any]:
     names = {f.name for f in fields(part)}
     return {name: value for name, value in given.items() if name in names}
-
-
-def as_dict(recipe: Recipe) -> dict[str, Any]:
-    return asdict(recipe)
