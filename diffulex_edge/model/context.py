@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -70,6 +71,7 @@ class MemoryContext:
     seen: Tensor  # (B,) real tokens remembered so far
     position: int = 0  # column at which the coming block begins
     first: Tensor | None = None  # (B,)
+    recalled: list[Any] = field(default_factory=list, init=False, repr=False)  # of `recall`
     exact = True
     aligned = True
 
@@ -81,6 +83,13 @@ class MemoryContext:
 
     def refresh(self, seen: Context, step: StepLike) -> Self:
         return self
+
+    def recall(self, layers: Iterable[Any]) -> list[Any]:
+        """What each layer makes of its memory; kept, for every reverse step of a block asks for the same."""
+        if not self.recalled:
+            made = [layer.recall(memory, self.seen) for layer, memory in zip(layers, self.layers, strict=True)]
+            self.recalled.extend(made)
+        return self.recalled
 
     def advance(self, layers: tuple[LayerMemory, ...], length: int) -> Self:
         """After a block of `length` tokens; rows whose text has not begun keep what they had."""

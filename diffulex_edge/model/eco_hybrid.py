@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Context, DenoiserSpec
 from diffulex_edge.model.context import FullContext, LayerMemory, MemoryContext, empty_full
-from diffulex_edge.model.layers import Ends, LocalAttention, ShortConv, SwiGLU, heads, merge, norm, zero_linear
+from diffulex_edge.model.layers import Ends, LocalAttention, ShortConv, SwiGLU, attend, heads, merge, norm, zero_linear
 from diffulex_edge.model.stack import run
 
 
@@ -78,7 +79,15 @@ class Flow(NamedTuple):
     tokens: Tensor  # (B, L, D)
     slots: Tensor  # (B, M, D)
     real: Tensor | None  # (B, L) columns that hold text; None: all
-    seen: Tensor | None  # (B,) tokens behind the halo; None: there is no text before
+
+
+class Recall(NamedTuple):
+    """What a layer makes of its memory before it looks at a block: the same at every reverse step."""
+
+    write: Tensor  # (B or 1, M, 2 HE) keys and values of the bank, as the slots read it
+    read: Tensor  # (B or 1, M, 2 HE) and as the tokens do
+    halo: Tensor | None  # (B, W, .) what the local mixing wants of it; None: there was no text
+    halo_real: Tensor | None  # (B, W) columns of it that hold text
 
 
 class Saw(NamedTuple):
@@ -98,10 +107,10 @@ class SlotAttention(nn.Module):
         self.out = zero_linear(inner, width)
 
     def forward(self, query: Tensor, live: Tensor, bank: Tensor, mask: Tensor | None = None) -> Tensor:
-        """query (B, Q, D), live (B, L, D), bank (B, M, D), mask over the keys (B, 1, 1, L + M) or None."""
-        k, v = self.kv(torch.cat((live, bank), 1)).chunk(2, -1)
-        q, k, v = (heads(y, self.n_heads) for y in (self.q(query), k, v))
-        return self.out(merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        """query (B, Q, D), live (B, L, D), bank (B or 1, M, 2 HE) projected, mask of the keys (B, 1, 1, L + M)."""
+        kv = self.kv(live)
+        k, v = torch.cat((kv, bank.to(kv.dtype).expand(len(kv), -1, -1)), 1).chunk(2, -1)
+        return self.out(merge(attend(*(heads(y, self.n_heads) for y in (self.q(query), k, v)), mask)))
 
 
 class EcoLayer(nn.Module):
@@ -122,17 +131,26 @@ class EcoLayer(nn.Module):
         self.gate = nn.Linear(2 * width, width)
         nn.init.constant_(self.gate.bias, -1.0)  # remember at first
 
-    def forward(self, flow: Flow, memory: LayerMemory) -> tuple[Flow, Saw]:
-        h, slots, real, seen = flow
+    def recall(self, memory: LayerMemory, seen: Tensor | None) -> Recall:
+        """seen (B,): tokens behind the halo; None: there is no text before."""
         bank = self.bank_norm(memory.bank)
+        write, read = self.write.kv(bank), self.read.kv(bank)
+        if seen is None:
+            return Recall(write, read, None, None)
+        real = torch.arange(memory.halo.shape[1], 0, -1, device=seen.device) <= seen[:, None]
+        return Recall(write, read, self.local.recall(memory.halo), real)
+
+    def forward(self, flow: Flow, memory: Recall) -> tuple[Flow, Saw]:
+        h, slots, real = flow
         mixed = self.local_norm(h)
         if real is not None:
             mixed = mixed * real[..., None]
-        h = h + self.local(mixed, memory.halo, self._halo_real(seen, memory.halo), real)
-        slots = slots + self.write(self.slot_norm(slots), self.write_norm(h), bank, self._key_mask(real, bank))
-        h = h + self.read(self.read_norm(h), self.live_norm(slots), bank)
+        h = h + self.local(mixed, memory.halo, memory.halo_real, real)
+        mask = None if real is None else F.pad(real, (0, memory.write.shape[1]), value=True)[:, None, None]
+        slots = slots + self.write(self.slot_norm(slots), self.write_norm(h), memory.write, mask)
+        h = h + self.read(self.read_norm(h), self.live_norm(slots), memory.read)
         h = h + self.ff(self.ff_norm(h))
-        return Flow(h, slots, real, seen), Saw(slots, mixed)
+        return Flow(h, slots, real), Saw(slots, mixed)
 
     def remember(self, memory: LayerMemory, saw: Saw) -> LayerMemory:
         """U: z = sigmoid(W [n(C), n(m)] + b), C <- (1 - z) C + z n(m); and the halo moves on."""
@@ -145,16 +163,6 @@ class EcoLayer(nn.Module):
         """No text yet: the learned bank, and a halo of nothing."""
         halo = self.bank0.new_zeros(batch_size, self.local.reach, self.bank0.shape[1])
         return LayerMemory(self.bank0.expand(batch_size, -1, -1), halo)
-
-    @staticmethod
-    def _halo_real(seen: Tensor | None, halo: Tensor) -> Tensor | None:
-        if seen is None:
-            return None
-        return torch.arange(halo.shape[1], 0, -1, device=halo.device) <= seen[:, None]  # (B, W)
-
-    @staticmethod
-    def _key_mask(real: Tensor | None, bank: Tensor) -> Tensor | None:
-        return None if real is None else F.pad(real, (0, bank.shape[1]), value=True)[:, None, None]
 
 
 class EcoHybrid(nn.Module):
@@ -179,7 +187,7 @@ class EcoHybrid(nn.Module):
 
     def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
         starts: dict[str, Callable[[int, Tensor | None], Context]]
-        starts = {"memory": self._memory, "canvas": self._canvas, "full": self._full}
+        starts = {"memory": self._memory, "canvas": partial(self._ids, canvas=True), "full": self._ids}
         if kind not in starts:
             raise UsageError(f"context {kind!r} is not one of EcoHybrid's: {', '.join(starts)}")
         return starts[kind](batch_size, first)
@@ -193,7 +201,7 @@ class EcoHybrid(nn.Module):
         depth: int | None = None,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Context]:
-        context = self._full(block.shape[0], None) if context is None else context
+        context = self._ids(block.shape[0]) if context is None else context
         if isinstance(context, MemoryContext):
             return self._with_memory(block, context, t, depth, rows)
         if not isinstance(context, FullContext):
@@ -201,42 +209,39 @@ class EcoHybrid(nn.Module):
         if rows is not None and not rows.numel():
             return self._no_logits(), context.append(block)
         ids, window = context.spread(block)
-        start = [layer.start(len(block)) for layer in self.layers]
-        h, _ = self._run(ids, start, t, depth, context.real(ids.shape[1]), None)
+        start = [layer.recall(layer.start(1), None) for layer in self.layers]
+        h, _ = self._run(ids, start, t, depth, context.real(ids.shape[1]))
         return self.ends.logits(h[:, window], rows), context
 
     def _with_memory(
         self, block: Tensor, context: MemoryContext, t: Tensor | None, depth: int | None, rows: Tensor | None
     ) -> tuple[Tensor, MemoryContext]:
+        recalled = context.recall(self.layers)
         if rows is None or rows.numel():
-            h, _ = self._run(block, context.layers, t, depth, None, context.seen)
+            h, _ = self._run(block, recalled, t, depth, None)
             return self.ends.logits(h, rows), context
         clean = torch.zeros(len(block), device=block.device)
-        _, saw = self._run(block, context.layers, clean, None, None, context.seen)
+        _, saw = self._run(block, recalled, clean, None, None)
         kept = tuple(layer.remember(old, new) for layer, old, new in zip(self.layers, context.layers, saw, strict=True))
         return self._no_logits(), context.advance(kept, block.shape[1])
 
     def _run(
         self,
         ids: Tensor,
-        memory: Sequence[LayerMemory],
+        memory: Sequence[Recall],
         t: Tensor | None,
         depth: int | None,
         real: Tensor | None,
-        seen: Tensor | None,
     ) -> tuple[Tensor, list[Saw]]:
-        flow = Flow(self.ends.embed(ids, t), self.slots0.expand(len(ids), -1, -1), real, seen)
+        flow = Flow(self.ends.embed(ids, t), self.slots0.expand(len(ids), -1, -1), real)
         flow, saw = run(self.layers, flow, memory, depth)
         return flow.tokens, saw
 
     def _no_logits(self) -> Tensor:
         return self.slots0.new_zeros(0, self.config.vocab_size)
 
-    def _full(self, batch_size: int, first: Tensor | None) -> FullContext:
-        return empty_full(batch_size, self.slots0.device, first=first)
-
-    def _canvas(self, batch_size: int, first: Tensor | None) -> FullContext:
-        return empty_full(batch_size, self.slots0.device, first=first, canvas=True)
+    def _ids(self, batch_size: int, first: Tensor | None = None, *, canvas: bool = False) -> FullContext:
+        return empty_full(batch_size, self.slots0.device, first=first, canvas=canvas)
 
     def _memory(self, batch_size: int, first: Tensor | None) -> MemoryContext:
         seen = torch.zeros(batch_size, dtype=torch.long, device=self.slots0.device)

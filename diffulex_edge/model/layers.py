@@ -87,14 +87,30 @@ def merge(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def rotate(x: Tensor, positions: Tensor, theta: float = 10_000.0) -> Tensor:
-    """Rotary positions, arXiv:2104.09864, halves convention: x (..., L, E) turned by positions (L,)."""
-    half = x.shape[-1] // 2
-    frequency = torch.exp(torch.arange(half, device=x.device) * (-math.log(theta) / half))
-    angle = positions[:, None] * frequency  # (L, E / 2)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
+def turns(positions: Tensor, width: int, theta: float = 10_000.0) -> Tensor:
+    """Cosine and sine (2, L, E / 2) of the rotary angles of positions (L,), arXiv:2104.09864, for heads of width E."""
+    half = width // 2
+    frequency = torch.exp(torch.arange(half, device=positions.device) * (-math.log(theta) / half))
+    angle = positions[:, None] * frequency
+    return torch.stack((angle.cos(), angle.sin()))
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Rotary positions in the halves convention: x (..., L, E) by turns (2, L, E / 2), or any that broadcast to it."""
+    cos, sin = turn.to(x.dtype)
+    a, b = x.chunk(2, -1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(E)) v by plain products, (..., Q, E); mask (..., Q, K) of bool: what is seen.
+
+    For few queries or few keys: there the fused kernel of a CPU takes up to fourteen times as long in bf16.
+    """
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ v
 
 
 class _DepthwiseTaps(torch.autograd.Function):
@@ -128,9 +144,15 @@ class ShortConv(nn.Module):
         self.reach = kernel // 2  # tokens of halo that it reads
         self.taps = nn.Parameter(torch.randn(kernel, width) / math.sqrt(kernel))
 
-    def forward(self, x: Tensor, halo: Tensor, halo_real: Tensor | None, real: Tensor | None) -> Tensor:
+    def recall(self, halo: Tensor) -> Tensor:
+        return halo
+
+    def forward(self, x: Tensor, halo: Tensor | None, halo_real: Tensor | None, real: Tensor | None) -> Tensor:
         """x (B, L, D), zero at columns that are not real; halo (B, reach, D), zero where there was no text."""
-        padded = F.pad(torch.cat((halo.to(x.dtype), x), 1), (0, 0, 0, self.reach))
+        if halo is None:
+            padded = F.pad(x, (0, 0, self.reach, self.reach))
+        else:
+            padded = F.pad(torch.cat((halo.to(x.dtype), x), 1), (0, 0, 0, self.reach))
         return _DepthwiseTaps.apply(padded, self.taps.to(x.dtype))
 
 
@@ -139,31 +161,33 @@ class LocalAttention(nn.Module):
 
     def __init__(self, width: int, inner: int, n_heads: int, window: int) -> None:
         super().__init__()
-        self.reach, self.n_heads = window, n_heads
+        self.reach, self.n_heads, self.inner = window, n_heads, inner
         self.qkv = nn.Linear(width, 3 * inner, bias=False)
         self.out = zero_linear(inner, width)
 
-    def forward(self, x: Tensor, halo: Tensor, halo_real: Tensor | None, real: Tensor | None) -> Tensor:
-        """x (B, L, D); halo (B, window, D) of which halo_real (B, window) is text (None: none of it)."""
-        batch, length, _ = x.shape
-        window = self.reach
+    def recall(self, halo: Tensor) -> Tensor:
+        """The halo's keys and values, (B, window, 2 HE)."""
+        return F.linear(halo, self.qkv.weight[self.inner :])
+
+    def forward(self, x: Tensor, halo: Tensor | None, halo_real: Tensor | None, real: Tensor | None) -> Tensor:
+        """x (B, L, D); halo as recalled, of which halo_real (B, window) is text. None: there was no text."""
+        length, window = x.shape[1], self.reach
         chunks = -(-length // window)
-        q, k, v = self.qkv(x).chunk(3, -1)
-        if halo_real is None:
-            k, v = (F.pad(y, (0, 0, window, 0)) for y in (k, v))
-        else:
-            _, halo_k, halo_v = self.qkv(halo.to(x.dtype)).chunk(3, -1)
-            k, v = torch.cat((halo_k, k), 1), torch.cat((halo_v, v), 1)
         fill = chunks * window - length
-        q = F.pad(q, (0, 0, 0, fill)).unflatten(1, (chunks, window))  # (B, C, W, HE)
-        k, v = (F.pad(y, (0, 0, 0, fill + window)).unfold(1, 3 * window, window).mT for y in (k, v))  # (B, C, 3W, HE)
-        q, k, v = (y.unflatten(-1, (self.n_heads, -1)).transpose(2, 3) for y in (q, k, v))  # (B, C, H, ., E)
-        places = torch.arange(3 * window, device=x.device)
-        q, k = rotate(q, places[window : 2 * window]), rotate(k, places)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=self._mask(batch, length, chunks, halo_real, real, x.device)
-        )
+        q, kv = self.qkv(x).split((self.inner, 2 * self.inner), -1)
+        kv = F.pad(kv, (0, 0, window, 0)) if halo is None else torch.cat((halo.to(kv.dtype), kv), 1)
+        k, v = F.pad(kv, (0, 0, 0, fill + window)).unflatten(-1, (2, self.n_heads, -1)).unbind(2)  # ((C + 2) W, H, E)
+        q = F.pad(q, (0, 0, 0, fill)).unflatten(-1, (self.n_heads, -1))  # (B, C W, H, E)
+        turn = turns(torch.arange(k.shape[1], device=x.device), q.shape[-1])
+        q = rotate(q, turn[:, window:-window, None]).unflatten(1, (chunks, window)).transpose(2, 3)  # (B, C, H, W, E)
+        k, v = (self._windows(y).transpose(2, 3) for y in (rotate(k, turn[:, :, None]), v))  # (B, C, H, 3W, E)
+        y = attend(q, k, v, self._mask(len(x), length, chunks, halo_real, real, x.device))
         return self.out(y.transpose(2, 3).flatten(3).flatten(1, 2)[:, :length])
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """(B, (C + 2) W, H, E) -> (B, C, 3W, H, E): each chunk of W with its neighbours on both sides."""
+        chunks = x.unflatten(1, (-1, self.reach))
+        return torch.cat((chunks[:, :-2], chunks[:, 1:-1], chunks[:, 2:]), 2)
 
     def _mask(
         self, batch: int, length: int, chunks: int, halo_real: Tensor | None, real: Tensor | None, device: torch.device

@@ -18,7 +18,7 @@ from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Context, DenoiserSpec
 from diffulex_edge.model.context import FullContext, empty_full
 from diffulex_edge.model.kv_cache import KVContext, KVLayer, empty_kv
-from diffulex_edge.model.layers import Ends, SwiGLU, heads, merge, norm, rotate, zero_linear
+from diffulex_edge.model.layers import Ends, SwiGLU, heads, merge, norm, rotate, turns, zero_linear
 from diffulex_edge.model.stack import run
 
 
@@ -71,7 +71,7 @@ class Flow(NamedTuple):
     """What goes through the layers."""
 
     tokens: Tensor  # (B, L, D)
-    positions: Tensor  # (L,)
+    turn: Tensor  # (2, L, E / 2) rotary, of the positions
     mask: Tensor | None  # (B or 1, 1, L, S + L); None: all attend to all
 
 
@@ -86,13 +86,13 @@ class TransformerLayer(nn.Module):
         self.ff = SwiGLU(config.d_model, config.d_ff)
 
     def forward(self, flow: Flow, memory: KVLayer | None) -> tuple[Flow, None]:
-        h, positions, mask = flow
+        h, turn, mask = flow
         q, k, v = (heads(y, self.n_heads) for y in self.qkv(self.attn_norm(h)).chunk(3, -1))
-        q, k = rotate(q, positions), rotate(k, positions)
+        q, k = rotate(q, turn), rotate(k, turn)
         if memory is not None:
             k, v = memory.put(k, v)
         h = h + self.out(merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
-        return Flow(h + self.ff(self.ff_norm(h)), positions, mask), None
+        return Flow(h + self.ff(self.ff_norm(h)), turn, mask), None
 
 
 class TransformerDenoiser(nn.Module):
@@ -168,7 +168,9 @@ class TransformerDenoiser(nn.Module):
     ) -> Tensor:
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)
         mask = self._mask(positions, real)
-        flow, _ = run(self.layers, Flow(self.ends.embed(ids, t), positions, mask), cache, depth)
+        flow, _ = run(
+            self.layers, Flow(self.ends.embed(ids, t), turns(positions, self.config.head_dim), mask), cache, depth
+        )
         return flow.tokens
 
     def _mask(self, positions: Tensor, real: Tensor | None) -> Tensor | None:

@@ -92,7 +92,8 @@ def start(config: TrainConfig) -> Run:
     objective = Objective(recipe.objective, recipe.model.timesteps, has_memory="memory" in model.spec.contexts)
     if held is None:
         _initial_weights(model, config, batches)
-    live = state.TrainState(model, optimizers(model, recipe.optim), Ema(model, recipe.optim.ema_decay))
+    dtype = machine.number_type(config.precision)
+    live = state.TrainState(model, optimizers(model, recipe.optim, dtype), Ema(model, recipe.optim.ema_decay))
     if held is not None:
         _refuse_another_run(held, recipe, batches)
         state.load(held, live)
@@ -102,7 +103,6 @@ def start(config: TrainConfig) -> Run:
     if config.compile:
         for layer in model.layers:
             layer.compile()
-    dtype = machine.number_type(config.precision)
     autocast = torch.autocast("cpu", dtype=dtype) if dtype != torch.float32 else nullcontext()
     return Run(config, recipe, batches, objective, live, autocast)
 
