@@ -110,7 +110,8 @@ class SlotAttention(nn.Module):
         """query (B, Q, D), live (B, L, D), bank (B or 1, M, 2 HE) projected, mask of the keys (B, 1, 1, L + M)."""
         kv = self.kv(live)
         k, v = torch.cat((kv, bank.to(kv.dtype).expand(len(kv), -1, -1)), 1).chunk(2, -1)
-        return self.out(merge(attend(*(heads(y, self.n_heads) for y in (self.q(query), k, v)), mask)))
+        q, k, v = (heads(y, self.n_heads) for y in (self.q(query), k, v))
+        return self.out(merge(attend(q, k, v, mask)))
 
 
 class EcoLayer(nn.Module):
@@ -207,7 +208,7 @@ class EcoHybrid(nn.Module):
         if not isinstance(context, FullContext):
             raise UsageError(f"{type(context).__name__} is not a context of EcoHybrid")
         if rows is not None and not rows.numel():
-            return self._no_logits(), context.append(block)
+            return self.ends.no_logits(), context.append(block)
         ids, window = context.spread(block)
         start = [layer.recall(layer.start(1), None) for layer in self.layers]
         h, _ = self._run(ids, start, t, depth, context.real(ids.shape[1]))
@@ -223,7 +224,7 @@ class EcoHybrid(nn.Module):
         clean = torch.zeros(len(block), device=block.device)
         _, saw = self._run(block, recalled, clean, None, None)
         kept = tuple(layer.remember(old, new) for layer, old, new in zip(self.layers, context.layers, saw, strict=True))
-        return self._no_logits(), context.advance(kept, block.shape[1])
+        return self.ends.no_logits(), context.advance(kept, block.shape[1])
 
     def _run(
         self,
@@ -236,9 +237,6 @@ class EcoHybrid(nn.Module):
         flow = Flow(self.ends.embed(ids, t), self.slots0.expand(len(ids), -1, -1), real)
         flow, saw = run(self.layers, flow, memory, depth)
         return flow.tokens, saw
-
-    def _no_logits(self) -> Tensor:
-        return self.slots0.new_zeros(0, self.config.vocab_size)
 
     def _ids(self, batch_size: int, first: Tensor | None = None, *, canvas: bool = False) -> FullContext:
         return empty_full(batch_size, self.slots0.device, first=first, canvas=canvas)

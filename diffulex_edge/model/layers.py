@@ -57,6 +57,9 @@ class Ends(nn.Module):
             x = x[rows]
         return F.linear(self.head_norm(x), self.tokens.weight, self.head_bias.to(x.dtype))
 
+    def no_logits(self) -> Tensor:
+        return self.head_bias.new_zeros(0, len(self.head_bias))
+
     @torch.no_grad()
     def set_unigram(self, counts: Tensor) -> None:
         """Head bias := log of the smoothed frequencies of tokens, counts (V,)."""

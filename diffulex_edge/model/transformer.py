@@ -138,7 +138,7 @@ class TransformerDenoiser(nn.Module):
         if not isinstance(context, FullContext):
             raise UsageError(f"{type(context).__name__} is not a context of this Transformer")
         if remembering:
-            return self._no_logits(), context.append(block)
+            return self.ends.no_logits(), context.append(block)
         ids, window = context.spread(block)
         h = self._run(ids, [None] * len(self.layers), t, depth, 0, context.real(ids.shape[1]))
         return self.ends.logits(h[:, window], rows), context
@@ -160,7 +160,7 @@ class TransformerDenoiser(nn.Module):
             t = torch.zeros(len(block), device=block.device)
         h = self._run(block, cache, t, None if remembering else depth, context.length, real)
         if remembering:
-            return self._no_logits(), context.advance(block.shape[1])
+            return self.ends.no_logits(), context.advance(block.shape[1])
         return self.ends.logits(h, rows), context
 
     def _run(
@@ -187,9 +187,6 @@ class TransformerDenoiser(nn.Module):
             return sees[None, None]
         itself = positions[:, None] == columns
         return ((sees & real[:, None]) | itself)[:, None]
-
-    def _no_logits(self) -> Tensor:
-        return self.ends.head_bias.new_zeros(0, self.config.vocab_size)
 
     def _full(self, batch_size: int, length: int, first: Tensor | None) -> FullContext:
         return empty_full(batch_size, self.ends.head_bias.device, first=first)
