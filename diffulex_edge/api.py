@@ -8,6 +8,7 @@ from pathlib import Path
 from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.model.checkpoint import load_model, read_config
+from diffulex_edge.model.folder import is_published, load_published
 from diffulex_edge.text.tokenizer import Tokenizer, load_tokenizer
 
 SHIPPED = "aria-hindi-tiny"  # the name of the model inside the package
@@ -16,12 +17,15 @@ SHIPPED = "aria-hindi-tiny"  # the name of the model inside the package
 def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = None) -> tuple[Denoiser, Tokenizer]:
     """Gives the denoiser and its tokenizer, both verified.
 
-    path_or_name: a run folder (its newest intact checkpoint), RUN/latest.pt (the same), a checkpoint folder,
-        or the name of the shipped model.
+    path_or_name: a run folder (its newest intact checkpoint), RUN/latest.pt (the same), a checkpoint folder, a folder
+        that LLaDA, Dream, SDAR or Fast-dLLM v2 is published in, or the name of the shipped model.
     tokenizer: a file or folder to use instead of the one beside the weights; it must have the same vocabulary.
     Raises ArtefactError, naming the file, where something is missing, corrupt, or does not belong to the rest.
     """
-    model, folder = load_model(locate(path_or_name))
+    place = locate(path_or_name)
+    if is_published(place):
+        return _published(place, Path(tokenizer) if tokenizer is not None else place)
+    model, folder = load_model(place)
     source = Path(tokenizer) if tokenizer is not None else folder
     words = load_tokenizer(source)
     _, _, fingerprint = read_config(folder)
@@ -30,6 +34,15 @@ def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = N
             f"{source}: not the vocabulary that {folder} was trained with"
             f" (fingerprint {words.fingerprint[:12]}, the model's is {fingerprint[:12]})"
         )
+    return model, words
+
+
+def _published(folder: Path, source: Path) -> tuple[Denoiser, Tokenizer]:
+    model, words = load_published(folder), load_tokenizer(source)
+    if words.mask_id != model.spec.mask_id:
+        raise ArtefactError(f"{source}: its mask is id {words.mask_id}, that of {folder} is {model.spec.mask_id}")
+    if words.vocab_size > model.spec.vocab_size:
+        raise ArtefactError(f"{source}: {words.vocab_size} ids are more than the {model.spec.vocab_size} of {folder}")
     return model, words
 
 

@@ -27,6 +27,7 @@ class DenoiserSpec:
     block_length: int | None  # tokens; None where attention is not block-causal
     contexts: Mapping[str, int | None]  # kind -> longest text it takes (None: no limit), best kind first
     trained_modes: tuple[str, ...]  # of full, block, block_frozen: what the weights were trained to do
+    stop_ids: tuple[int, ...] = ()  # ids that end a text, where the model says so and not the tokenizer alone
 
 
 class StepLike(Protocol):

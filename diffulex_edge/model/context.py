@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffulex_edge.model.base import Context, StepLike
+from diffulex_edge.model.kv_cache import Opening
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +21,19 @@ class FullContext:
     first: Tensor | None = None  # (B,) columns before it are padding
     ahead: Tensor | None = None  # (B, R)
     canvas: bool = False
+    aligned: bool = False  # blocks lie on a grid
+    opening: Opening | None = None  # what the coming block begins with, where that is decided
     exact = True
-    aligned = False
+
+    @property
+    def length(self) -> int:
+        return self.prefix.shape[1]
 
     def open(self, block: Tensor) -> Tensor:
-        return block
+        return block if self.opening is None else self.opening(block)
+
+    def opened(self, opening: Opening) -> Self:
+        return replace(self, opening=opening)
 
     def facing(self, ahead: Tensor) -> Self:
         return replace(self, ahead=ahead) if self.canvas else self
@@ -50,9 +59,10 @@ class FullContext:
 
 
 def empty_full(
-    batch_size: int, device: torch.device, *, first: Tensor | None = None, canvas: bool = False
+    batch_size: int, device: torch.device, *, first: Tensor | None = None, canvas: bool = False, aligned: bool = False
 ) -> FullContext:
-    return FullContext(torch.zeros(batch_size, 0, dtype=torch.long, device=device), first=first, canvas=canvas)
+    ids = torch.zeros(batch_size, 0, dtype=torch.long, device=device)
+    return FullContext(ids, first=first, canvas=canvas, aligned=aligned)
 
 
 @dataclass(frozen=True, eq=False)

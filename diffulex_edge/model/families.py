@@ -11,6 +11,10 @@ from diffulex_edge.errors import ArtefactError, UsageError
 FAMILIES = {  # model_type -> module, class, config class
     "eco_hybrid": ("diffulex_edge.model.eco_hybrid", "EcoHybrid", "EcoHybridConfig"),
     "transformer": ("diffulex_edge.model.transformer", "TransformerDenoiser", "TransformerConfig"),
+    "llada": ("diffulex_edge.model.llada_edge", "LLaDAEdge", "LLaDAEdgeConfig"),
+    "Dream": ("diffulex_edge.model.dream_edge", "DreamEdge", "DreamEdgeConfig"),
+    "sdar": ("diffulex_edge.model.sdar_edge", "SDAREdge", "SDAREdgeConfig"),
+    "Fast_dLLM_Qwen": ("diffulex_edge.model.fast_dllm_v2_edge", "FastdLLMV2Edge", "FastdLLMV2EdgeConfig"),
 }
 ALIASES = {"primary": "eco_hybrid", "backup": "transformer"}  # seed 001's names
 

@@ -13,6 +13,20 @@ from diffulex_edge.model.base import Context, StepLike
 
 
 @dataclass(frozen=True, eq=False)
+class Opening:
+    """The first token of a block, decided before the block is looked at. Text that the user gave is left alone."""
+
+    token: Tensor  # (B,)
+    begun: Tensor  # (B,) bool: rows that have text before the block
+    mask_id: int
+
+    def __call__(self, block: Tensor) -> Tensor:
+        """The block (B, L) with its first column filled in."""
+        fills = self.begun & (block[:, 0] == self.mask_id)
+        return torch.cat((torch.where(fills, self.token, block[:, 0])[:, None], block[:, 1:]), 1)
+
+
+@dataclass(frozen=True, eq=False)
 class KVContext:
     """Keys and values of the text before the block, in buffers that all contexts made from one share.
 
@@ -24,11 +38,15 @@ class KVContext:
     values: Tensor  # (N, B, H, T, E)
     length: int = 0
     first: Tensor | None = None  # (B,) columns before it are padding
+    opening: Opening | None = None  # what the coming block begins with, where that is decided
     exact = True
     aligned = True
 
     def open(self, block: Tensor) -> Tensor:
-        return block
+        return block if self.opening is None else self.opening(block)
+
+    def opened(self, opening: Opening | None) -> Self:
+        return replace(self, opening=opening)
 
     def facing(self, ahead: Tensor) -> Self:
         return self
@@ -39,6 +57,10 @@ class KVContext:
     def clone(self) -> Self:
         return replace(self, keys=self.keys.clone(), values=self.values.clone())
 
+    def reach(self, length: int) -> int:
+        """Columns that a block of `length` tokens sees."""
+        return self.length + length
+
     def layer(self, index: int) -> KVLayer:
         return KVLayer(self.keys[index], self.values[index], self.length)
 
@@ -46,10 +68,7 @@ class KVContext:
         return replace(self, length=self.length + length)
 
     def check_room(self, length: int) -> None:
-        if self.length + length > self.keys.shape[3]:
-            raise UsageError(
-                f"{self.length} + {length} tokens do not fit the cache of {self.keys.shape[3]} that begin() made"
-            )
+        room(self.keys, self.length, length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +78,20 @@ class KVLayer:
     keys: Tensor  # (B, H, T, E)
     values: Tensor  # (B, H, T, E)
     length: int
+    beyond: int = 0  # columns behind the written ones that are seen as well
 
     def put(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes k and v (B, H, L, E) behind `length`; gives all up to their end, (B, H, S + L, E)."""
+        """Writes k and v (B, H, L, E) behind `length`; gives all that is seen, (B, H, S + L + beyond, E)."""
         end = self.length + k.shape[2]
         self.keys[:, :, self.length : end] = k
         self.values[:, :, self.length : end] = v
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.keys[:, :, : end + self.beyond], self.values[:, :, : end + self.beyond]
+
+
+def room(buffer: Tensor, start: int, length: int) -> None:
+    """Raises UsageError where `length` columns from `start` on pass the buffer (N, B, H, T, E)."""
+    if start + length > buffer.shape[3]:
+        raise UsageError(f"{start} + {length} tokens do not fit the cache of {buffer.shape[3]} that begin() made")
 
 
 def empty_kv(

@@ -105,15 +105,29 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(E)) v by plain products, (..., Q, E); mask (..., Q, K) of bool: what is seen.
+QUERIES = 512  # rows that attend() takes at once: its scores stay small whatever the length of the text
 
-    For few queries or few keys: there the fused kernel of a CPU takes up to fourteen times as long in bf16.
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(E)) v by plain products: q (..., H, Q, E), k and v (..., G, K, E), H a multiple of G.
+
+    mask (..., 1, Q or 1, K) of bool: what is seen. With H > G heads share keys, in order (arXiv:2305.13245). On a CPU
+    plain products are as fast as the fused kernel in fp32, and up to fourteen times as fast in bf16.
     """
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    if q.shape[-2] > QUERIES:
+        masks = (mask,) if mask is None or mask.shape[-2] == 1 else mask.split(QUERIES, -2)
+        pieces = enumerate(q.split(QUERIES, -2))
+        return torch.cat([attend(piece, k, v, masks[i % len(masks)]) for i, piece in pieces], -2)
+    shared = q.shape[-3] // k.shape[-3]
+    scores = _fold(q * q.shape[-1] ** -0.5, shared) @ k.mT
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1) @ v
+        scores = scores.unflatten(-2, (shared, -1)).masked_fill(~mask[..., None, :, :], -torch.inf).flatten(-3, -2)
+    return (scores.softmax(-1) @ v).unflatten(-2, (shared, -1)).flatten(-4, -3)
+
+
+def _fold(q: Tensor, shared: int) -> Tensor:
+    """(..., H, Q, E) -> (..., G, H / G * Q, E): the heads that share keys are rows of one product."""
+    return q.unflatten(-3, (-1, shared)).flatten(-3, -2)
 
 
 class _DepthwiseTaps(torch.autograd.Function):

@@ -6,20 +6,16 @@ Rotary positions in place of learned ones, so that a longer text than the traini
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.base import Context, DenoiserSpec
-from diffulex_edge.model.context import FullContext, empty_full
-from diffulex_edge.model.kv_cache import KVContext, KVLayer, empty_kv
-from diffulex_edge.model.layers import Ends, SwiGLU, heads, merge, norm, rotate, turns, zero_linear
-from diffulex_edge.model.stack import run
+from diffulex_edge.model.attention import AttentionDenoiser, AttentionFacts, Flow, contexts
+from diffulex_edge.model.base import DenoiserSpec
+from diffulex_edge.model.kv_cache import KVLayer
+from diffulex_edge.model.layers import Ends, SwiGLU, attend, heads, merge, norm, rotate, zero_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +63,6 @@ class TransformerConfig:
         )
 
 
-class Flow(NamedTuple):
-    """What goes through the layers."""
-
-    tokens: Tensor  # (B, L, D)
-    turn: Tensor  # (2, L, E / 2) rotary, of the positions
-    mask: Tensor | None  # (B or 1, 1, L, S + L); None: all attend to all
-
-
 class TransformerLayer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -91,109 +79,23 @@ class TransformerLayer(nn.Module):
         q, k = rotate(q, turn), rotate(k, turn)
         if memory is not None:
             k, v = memory.put(k, v)
-        h = h + self.out(merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        h = h + self.out(merge(attend(q, k, v, mask)))
         return Flow(h + self.ff(self.ff_norm(h)), turn, mask), None
 
 
-class TransformerDenoiser(nn.Module):
-    """A Denoiser. Contexts: `kv` where attention is block-causal, else `canvas`; and `full`."""
+class TransformerDenoiser(AttentionDenoiser):
+    """A Denoiser. Contexts: `kv` where attention is block-causal, else `canvas` and its caches; and `full`."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.ends = Ends(config.vocab_size, config.d_model, config.timesteps)
-        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.n_layers))
-        self._starts: dict[str, Callable[[int, int, Tensor | None], Context]] = {"full": self._full}
-        if config.block_length is None:
-            self._starts = {"canvas": self._canvas, **self._starts}
-        else:
-            self._starts = {"kv": self._kv, **self._starts}
-        self.spec = DenoiserSpec(
+        spec = DenoiserSpec(
             vocab_size=config.vocab_size,
             mask_id=config.mask_id,
             n_layers=config.n_layers,
             block_length=config.block_length,
-            contexts=dict.fromkeys(self._starts),
+            contexts=contexts(config.block_length),
             trained_modes=config.trained_modes,
         )
-
-    def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
-        if kind not in self._starts:
-            raise UsageError(f"context {kind!r} is not one of this Transformer's: {', '.join(self._starts)}")
-        return self._starts[kind](batch_size, length, first)
-
-    def forward(
-        self,
-        block: Tensor,
-        context: Context | None = None,
-        *,
-        t: Tensor | None = None,
-        depth: int | None = None,
-        rows: Tensor | None = None,
-    ) -> tuple[Tensor, Context]:
-        context = self._full(len(block), 0, None) if context is None else context
-        remembering = rows is not None and not rows.numel()
-        if isinstance(context, KVContext):
-            return self._with_cache(block, context, t, depth, rows, remembering)
-        if not isinstance(context, FullContext):
-            raise UsageError(f"{type(context).__name__} is not a context of this Transformer")
-        if remembering:
-            return self.ends.no_logits(), context.append(block)
-        ids, window = context.spread(block)
-        h = self._run(ids, [None] * len(self.layers), t, depth, 0, context.real(ids.shape[1]))
-        return self.ends.logits(h[:, window], rows), context
-
-    def _with_cache(
-        self,
-        block: Tensor,
-        context: KVContext,
-        t: Tensor | None,
-        depth: int | None,
-        rows: Tensor | None,
-        remembering: bool,
-    ) -> tuple[Tensor, Context]:
-        context.check_room(block.shape[1])
-        columns = torch.arange(context.length + block.shape[1], device=block.device)
-        real = None if context.first is None else columns >= context.first[:, None]
-        cache = [context.layer(i) for i in range(len(self.layers))]
-        if remembering:
-            t = torch.zeros(len(block), device=block.device)
-        h = self._run(block, cache, t, None if remembering else depth, context.length, real)
-        if remembering:
-            return self.ends.no_logits(), context.advance(block.shape[1])
-        return self.ends.logits(h, rows), context
-
-    def _run(
-        self, ids: Tensor, cache: list[Any], t: Tensor | None, depth: int | None, start: int, real: Tensor | None
-    ) -> Tensor:
-        positions = torch.arange(start, start + ids.shape[1], device=ids.device)
-        mask = self._mask(positions, real)
-        flow, _ = run(
-            self.layers, Flow(self.ends.embed(ids, t), turns(positions, self.config.head_dim), mask), cache, depth
-        )
-        return flow.tokens
-
-    def _mask(self, positions: Tensor, real: Tensor | None) -> Tensor | None:
-        """i sees j where i // b >= j // b, and j is real; a padding token sees itself, so that no row is empty."""
-        block = self.config.block_length
-        if block is None and real is None:
-            return None
-        columns = torch.arange(int(positions[-1]) + 1, device=positions.device)
-        if block is None:
-            sees = torch.ones(len(positions), len(columns), dtype=torch.bool, device=positions.device)
-        else:
-            sees = positions[:, None] // block >= columns // block
-        if real is None:
-            return sees[None, None]
-        itself = positions[:, None] == columns
-        return ((sees & real[:, None]) | itself)[:, None]
-
-    def _full(self, batch_size: int, length: int, first: Tensor | None) -> FullContext:
-        return empty_full(batch_size, self.ends.head_bias.device, first=first)
-
-    def _canvas(self, batch_size: int, length: int, first: Tensor | None) -> FullContext:
-        return empty_full(batch_size, self.ends.head_bias.device, first=first, canvas=True)
-
-    def _kv(self, batch_size: int, length: int, first: Tensor | None) -> KVContext:
-        c = self.config
-        return empty_kv(c.n_layers, batch_size, c.n_heads, length, c.head_dim, self.ends.tokens.weight, first)
+        facts = AttentionFacts(spec=spec, n_kv_heads=config.n_heads, head_dim=config.head_dim)
+        ends = Ends(config.vocab_size, config.d_model, config.timesteps)
+        super().__init__(facts, ends, [TransformerLayer(config) for _ in range(config.n_layers)])
+        self.config = config

@@ -1,0 +1,85 @@
+"""Approximate caches of a canvas: keys and values of all its text, as the last whole look left them.
+
+Where attention looks everywhere, what is remembered of one place changes with every other. Fast-dLLM (arXiv:2505.22618)
+keeps it all the same: the first look at a block reads the whole canvas, later looks read the block (`dual`), or the
+block and what lies ahead (`prefix`), against what that first look left of the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from diffulex_edge.model.base import Context, StepLike
+from diffulex_edge.model.kv_cache import KVContext, KVLayer, room
+
+
+@dataclass(frozen=True, eq=False)
+class CanvasCache:
+    """Buffers over the whole canvas, shared by all contexts made from one: go on from the newest only."""
+
+    buffers: KVContext
+    prefix: Tensor  # (B, S) ids
+    dual: bool  # what lies ahead is not read again either
+    warm: bool = False  # a look has read the canvas since the text before the block last grew
+    ahead: Tensor | None = field(default=None)  # (B, R) ids
+    exact = False
+    aligned = False
+
+    @property
+    def length(self) -> int:
+        return self.prefix.shape[1]
+
+    @property
+    def first(self) -> Tensor | None:
+        return self.buffers.first
+
+    def open(self, block: Tensor) -> Tensor:
+        return block
+
+    def facing(self, ahead: Tensor) -> Self:
+        return replace(self, ahead=ahead, warm=False)
+
+    def refresh(self, seen: Context, step: StepLike) -> Self:
+        assert isinstance(seen, type(self))
+        return seen
+
+    def append(self, block: Tensor) -> Self:
+        return replace(self, prefix=torch.cat((self.prefix, block), 1), ahead=None, warm=False)
+
+    def warmed(self) -> Self:
+        return replace(self, warm=True)
+
+    def reading(self, block: Tensor, behind: int) -> tuple[Tensor, int]:
+        """The ids to read for a block (B, L), and the position of the first; `behind` tokens before it are needed."""
+        ahead = block[:, :0] if self.ahead is None else self.ahead
+        if not self.warm:
+            return torch.cat((self.prefix, block, ahead), 1), 0
+        start = self.length - behind
+        return torch.cat((self.prefix[:, start:], block, block[:, :0] if self.dual else ahead), 1), start
+
+    def at(self, start: int) -> Window:
+        """The buffers as the layers see them when the reading begins at `start`."""
+        ahead = 0 if self.ahead is None else self.ahead.shape[1]
+        return Window(self.buffers, start, ahead if self.dual and self.warm else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A part of the canvas that is read again; what lies on both sides of it is remembered."""
+
+    buffers: KVContext
+    start: int
+    beyond: int  # columns behind the part
+
+    def check_room(self, length: int) -> None:
+        room(self.buffers.keys, self.start, length + self.beyond)
+
+    def reach(self, length: int) -> int:
+        return self.start + length + self.beyond
+
+    def layer(self, index: int) -> KVLayer:
+        return KVLayer(self.buffers.keys[index], self.buffers.values[index], self.start, self.beyond)
