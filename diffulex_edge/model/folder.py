@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from diffulex_edge.errors import ArtefactError
+from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.files import read_json
 from diffulex_edge.model.families import FAMILIES
 from diffulex_edge.model.published import Place, places, read_fields
@@ -38,7 +38,10 @@ def load_published(folder: Path) -> Any:
     _, class_name, config_name = FAMILIES[values["model_type"]]
     config = read_fields(getattr(module, config_name), module.PUBLISHED, values, str(folder / "config.json"))
     config = _with_stops(config, folder)
-    sizes = module.sizes(config)
+    try:
+        sizes = module.sizes(config)
+    except UsageError as error:
+        raise ArtefactError(f"{folder / 'config.json'}: {error}") from None
     files = _tensor_files(folder)
     dtype = _number_type(files, folder)
     with torch.device("meta"):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from diffulex_edge.errors import ArtefactError
 from diffulex_edge.model.llama import LlamaSizes
@@ -102,10 +103,27 @@ def read_fields(kind: Any, published: Published, values: Mapping[str, Any], sour
                 raise ArtefactError(f"{source}: {name}={value!r} makes another network; known is {allowed[0]!r}")
         elif name not in known | COMMON | published.ignored:
             raise ArtefactError(f"{source}: the field {name}={value!r} is not known, and may change the network")
-    try:
-        return kind(**{name: value for name, value in found.items() if name in known and value is not None})
-    except (TypeError, ValueError) as error:
-        raise ArtefactError(f"{source}: {error}") from None
+    given = {name: value for name, value in found.items() if name in known and value is not None}
+    types = get_type_hints(kind)
+    for name, value in given.items():
+        if not _fits(value, types[name]):
+            raise ArtefactError(f"{source}: {name}={value!r} is not of type {types[name]}")
+    return kind(**given)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value out of JSON is one of the types of a field; a whole number may stand for a float."""
+    parts = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    for part in parts:
+        if get_origin(part) is tuple:
+            fits = isinstance(value, tuple) and all(_fits(each, get_args(part)[0]) for each in value)
+        else:
+            fits = isinstance(value, (int, float) if part is float else part) and isinstance(value, bool) == (
+                part is bool
+            )
+        if fits:
+            return True
+    return False
 
 
 def _refuse_foreign_code(values: Mapping[str, Any], published: Published, source: str) -> None:
