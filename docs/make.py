@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from diffulex_edge.cli.aliases import ALGORITHMS, ALIASES
 from diffulex_edge.cli.main import VERBS, main, usage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,8 +35,21 @@ def help_of(verb: str) -> str:
     return "\n".join(line.rstrip() for line in said.getvalue().strip().splitlines())
 
 
+def aliases() -> str:
+    """The names of llama.cpp that are understood, and what they stand for."""
+    rows = [f"| `{name}` | {_meant(words)} |" for name, words in ALIASES.items()]
+    numbers = ", ".join(f"{number} `{name}`" for number, name in enumerate(ALGORITHMS))
+    head = ["| llama.cpp | here |", "|---|---|"]
+    said = f"The rules: {numbers}. Steps are those of one block here, of all together there; `infill` has no blocks."
+    return "\n".join(["`sample` and `infill` understand names of llama.cpp too:", "", *head, *rows, "", said, ""])
+
+
+def _meant(words: tuple[str, ...]) -> str:
+    return f"`{' '.join(words).format('N')}`" if words else "nothing: a terminal always shows the steps"
+
+
 def cli_page() -> str:
-    parts = [CLI_HEAD, f"```text\n{usage()}\n```\n"]
+    parts = [CLI_HEAD, f"```text\n{usage()}\n```\n", aliases()]
     parts += [f"## {verb}\n\n```text\n{help_of(verb)}\n```\n" for verb in VERBS]
     return "\n".join(parts)
 

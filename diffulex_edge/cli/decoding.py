@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffulex_edge.cli.flags import Profile
+from diffulex_edge.cli.reveal_flags import RevealFlags
 from diffulex_edge.errors import UsageError
 from diffulex_edge.runtime.depth import LinearDepth
 from diffulex_edge.runtime.plan import Plan
-from diffulex_edge.runtime.reveal import RevealAbove
 from diffulex_edge.runtime.sampler import choose_sampler
 
 
@@ -19,7 +19,8 @@ class DecodingFlags:
 
     steps: int | None = None  # reverse steps a block, at most; None: the profile's, or the plan's own
     min_decode_layers: int = LinearDepth.min_depth  # layers of the first, noisiest step; 0: all at each step
-    confidence_stop: float | None = None  # show all tokens at least so probable at once, say 0.95
+    confidence_stop: float | None = None  # short for --reveal threshold --threshold X: say 0.95
+    showing: RevealFlags = RevealFlags()
     temperature: float = 0.0  # 0: the likeliest token, whatever top_k and top_p say
     top_k: int = 0  # draw from so many likeliest tokens; 0: from all
     top_p: float = 1.0  # draw from the likeliest tokens that together have this probability
@@ -31,14 +32,23 @@ class DecodingFlags:
         if profile:
             wishes = {name: getattr(profile, name, None) if value is None else value for name, value in wishes.items()}
         given = {name: value for name, value in wishes.items() if value is not None}
-        if self.confidence_stop is not None:
-            given["reveal"] = RevealAbove(self.confidence_stop)
+        sampler = choose_sampler(self.temperature, self.top_k, self.top_p)
+        reveal, quota = self._shown().choose(sampler)
         return Plan(
-            sampler=choose_sampler(self.temperature, self.top_k, self.top_p),
+            sampler=sampler,
+            reveal=reveal,
+            quota=quota,
             depth=LinearDepth(self.min_decode_layers),
             seed=self.seed,
             **given,
         )
+
+    def _shown(self) -> RevealFlags:
+        if self.confidence_stop is None:
+            return self.showing
+        if self.showing.reveal not in (RevealFlags.reveal, "threshold") or self.showing.threshold is not None:
+            raise UsageError("--confidence_stop is a rule and its threshold: give it, or --reveal, not both")
+        return replace(self.showing, reveal="threshold", threshold=self.confidence_stop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +56,7 @@ class BlockFlags:
     """How much text, and in what blocks."""
 
     max_new_tokens: int = Plan.max_new_tokens  # tokens to add, at most
+    stop: tuple[str, ...] = ()  # the text ends before the first of these strings
     blockwise: bool = False  # block by block, each seeing all of the text before it
     frozen_context: bool = False  # blocks see a small memory of the text before them instead: constant cost
     block_size: int | None = None  # tokens of a block; None: the profile's, or the plan's own

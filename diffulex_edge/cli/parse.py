@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import tyro
 from rich.console import Console
 
+from diffulex_edge.cli.aliases import translate
 from diffulex_edge.errors import UsageError
 from diffulex_edge.files import write_atomic
 
@@ -25,10 +26,10 @@ CLASS = re.compile(r"^Error parsing [A-Z]\w*: ")  # a dataclass says which it is
 
 def parse(flags: type[F], argv: Sequence[str], *, prog: str) -> F:
     """Reads flags, `--data_dir` and `--data-dir` alike; `--help` prints and exits; nonsense raises UsageError."""
-    said = io.StringIO()
+    words, said = translate(argv), io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(flags, args=list(argv), prog=prog, config=MARKERS, use_underscores=True)
+            return tyro.cli(flags, args=words, prog=prog, config=MARKERS, use_underscores=True)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -20,7 +20,7 @@ from diffulex_edge.cli.prompt import read_prompt
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.decode import decode
 from diffulex_edge.runtime.plan import Plan
-from diffulex_edge.runtime.text import prompt_ids, text_plan
+from diffulex_edge.runtime.text import StopStrings, prompt_ids, text_plan
 from diffulex_edge.text.tokenizer import Tokenizer
 
 
@@ -50,10 +50,10 @@ def run(flags: Flags) -> dict[str, Any]:
     if flags.blocks.frozen_context and "block_frozen" not in denoiser.spec.trained_modes:
         print(f"warning: {flags.model.ckpt} was not trained for --frozen_context; expect worse text", file=sys.stderr)
     ids, plan = prompt_ids(tokenizer, prompt), text_plan(denoiser, tokenizer, plan)
-    view, start = View(tokenizer, ids), time.perf_counter()
-    done = watch(decode(denoiser, [ids], plan), view, out)
+    view, rows, start = View(tokenizer, ids), StopStrings(tokenizer, [prompt], flags.blocks.stop), time.perf_counter()
+    done = watch(decode(denoiser, [ids], plan, until=rows), view, out)
     seconds = time.perf_counter() - start
-    text, new = tokenizer.decode(done.texts[0]), len(done.tokens[0])
+    text, new = prompt + rows.text(0), len(done.tokens[0])
     out.print(text, markup=False)
     out.print(f"{new} tokens, {seconds:.2f} s, {new / seconds:.0f} tok/s, {done.forwards} forwards", style="dim")
     if flags.picture is not None:

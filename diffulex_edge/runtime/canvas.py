@@ -30,9 +30,14 @@ class Canvas:
         here = slice(start, start + block.shape[1])
         ids = torch.cat((self.ids[:, :start], block, self.ids[:, here.stop :]), 1)
         stops = self.asked[:, here] & torch.isin(block, torch.tensor(stop_ids, dtype=torch.long, device=block.device))
-        end = torch.where(stops.any(1), start + stops.long().argmax(1) + 1, self.end)
-        columns = torch.arange(ids.shape[1], device=ids.device)
-        return replace(self, ids=ids, asked=self.asked & (columns < end[:, None]), end=end)
+        ends = torch.where(stops.any(1), start + stops.long().argmax(1) + 1, self.end)
+        return replace(self, ids=ids).ending(ends)
+
+    def ending(self, ends: Tensor) -> Canvas:
+        """The canvas whose rows end at these columns (B,), where they did not end before."""
+        ends = torch.minimum(ends, self.end)
+        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return replace(self, asked=self.asked & (columns < ends[:, None]), end=ends)
 
     def filled(self) -> list[list[int]]:
         """What each row was asked for, in order, up to and with its stop id."""

@@ -8,7 +8,7 @@ infilling is the same loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -54,15 +54,23 @@ class Finished:
 
 
 Event = Draft | Committed | Finished
+Until = Callable[[Committed], Tensor]  # which rows (B,) are to end behind this block, before it is yielded
 
 
 @torch.inference_mode()
 def decode(
-    denoiser: Denoiser, prompts: Prompts, plan: Plan = Plan(), *, device: torch.device | str | None = None
+    denoiser: Denoiser,
+    prompts: Prompts,
+    plan: Plan = Plan(),
+    *,
+    until: Until | None = None,
+    device: torch.device | str | None = None,
 ) -> Iterator[Event]:
     """Continues each prompt by `plan.max_new_tokens` tokens; a prompt that holds mask ids is filled there instead.
 
     prompts: ids (B, S), or one list a row, of any lengths; greedily and at full depth, each is continued as alone.
+    until: told of each finished block, says which rows want no more; a row that has ended takes no further step, and
+        when all have there is no further forward. For ends that ids cannot tell, such as stop strings.
     device: where the model is; by default where the prompts are.
     Yields a Draft after each reverse step, a Committed after each block, and one Finished. No mask id is ever among the
     tokens, and a block takes at most `plan.steps` forwards, and one more where a reveal leaves something hidden.
@@ -96,7 +104,10 @@ def decode(
             block, state = reveal(guess, block, ~asked, step, state)
             yield Draft(start, block, asked, step, guess)
         canvas = canvas.put(start, block, plan.stop_ids)
-        yield Committed(start, block, canvas.asked[:, start:stop])
+        committed = Committed(start, block, canvas.asked[:, start:stop])
+        if until is not None:
+            canvas = canvas.ending(torch.where(until(committed), stop, canvas.end))
+        yield committed
         start, unread = stop, (block,)
     yield Finished(canvas.filled(), canvas.texts(), forwards, commits)
 

@@ -58,10 +58,12 @@ class Plan:
         shares = [self.quota.split(n, min(n, steps), self.schedule) if n else [] for n in counts]  # exact integers
         quotas = torch.tensor([share + [0] * (steps + 1 - len(share)) for share in shares], device=masked.device)
         for index in range(steps + 1):
+            done = torch.minimum(taken - 1, torch.full_like(taken, index))  # (B,)
             yield Step(
                 index=index,
                 steps=steps,
-                t=1 - torch.minimum(taken - 1, torch.full_like(taken, index)) / taken,
+                t=1 - done / taken,
+                s=1 - (done + 1) / taken,
                 depth=self.depth.layers(index, steps, spec.n_layers) if index < steps else spec.n_layers,
                 quota=quotas[:, index],
                 last=taken <= index + 1,

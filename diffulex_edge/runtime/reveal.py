@@ -1,20 +1,24 @@
 """Which hidden positions of a block a step shows, and which shown ones it hides again. Never calls the model.
 
 A Reveal gets a guess for every hidden position and gives back the block (B, L). All of them keep two promises: what is
-`given` is not touched, and in a row's last step everything is shown. The quota of the step is a floor; a reveal that
-goes by confidence may show more, and always shows at least one token a row. Ties go to the smallest index.
+`given` is not touched, and in a row's last step everything is shown. The quota of the step is a floor (only
+RevealByChance has none); a reveal that goes by confidence may show more, and always shows at least one token a row.
+Ties go to the smallest index. More of them: reveal_stable.py, reveal_settled.py, sub_blocks.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from diffulex_edge.errors import UsageError
+from diffulex_edge.runtime.confidence import Score, negative_entropy, probability
 from diffulex_edge.runtime.sampler import Guess
+from diffulex_edge.runtime.showing import at_least_one, best, floor, gumbel, leading, show, spread
 from diffulex_edge.runtime.step import Step
 
 
@@ -26,11 +30,25 @@ class Reveal(Protocol):
 
 @dataclass(frozen=True)
 class RevealTop:
-    """The step's quota, the most confident first: MaskGIT, arXiv:2202.04200; LLaDA's low_confidence."""
+    """The step's quota, the most confident first: MaskGIT, arXiv:2202.04200; LLaDA's low_confidence.
+
+    With the scores of confidence.py it is Dream's maskgit_plus, topk_margin and entropy (arXiv:2508.15487). Above 0,
+    alg_temp draws the positions without replacement, in proportion to softmax(score / alg_temp).
+    """
+
+    score: Score = probability
+    alg_temp: float = 0.0  # 0: the highest scores, no draw
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alg_temp < float("inf"):
+            raise UsageError(f"alg_temp={self.alg_temp} must be at least 0 and finite")
 
     def __call__(self, guess: Guess, block: Tensor, given: Tensor, step: Step, state: Any) -> tuple[Tensor, Any]:
-        scores = _spread(guess.probability, guess)
-        return _show(guess, block, _best(scores, _floor(step, block))), state
+        scores = self.score(guess)  # (n,)
+        if self.alg_temp:
+            scores = scores.double() / self.alg_temp
+            scores = scores + gumbel(scores, guess.generator)
+        return show(guess, block, best(spread(scores, guess), floor(step, block))), state
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class RevealAll:
     """Everything: one-step decoding, and the fallback pass of seed 002, section 4."""
 
     def __call__(self, guess: Guess, block: Tensor, given: Tensor, step: Step, state: Any) -> tuple[Tensor, Any]:
-        return _show(guess, block, guess.hidden), state
+        return show(guess, block, guess.hidden), state
 
 
 @dataclass(frozen=True)
@@ -55,9 +73,9 @@ class RevealAbove:
             raise UsageError(f"threshold={self.threshold} is a probability: it must be in [0, 1]")
 
     def __call__(self, guess: Guess, block: Tensor, given: Tensor, step: Step, state: Any) -> tuple[Tensor, Any]:
-        scores = _spread(guess.probability, guess)  # (B, L)
+        scores = spread(guess.probability, guess)  # (B, L)
         count = (scores >= self.threshold).sum(1)
-        return _show(guess, block, _best(scores, _at_least_one(count, step, block))), state
+        return show(guess, block, best(scores, at_least_one(count, step, block))), state
 
 
 @dataclass(frozen=True)
@@ -74,11 +92,11 @@ class RevealFactor:
             raise UsageError(f"factor={self.factor} must be at least 0 and finite")
 
     def __call__(self, guess: Guess, block: Tensor, given: Tensor, step: Step, state: Any) -> tuple[Tensor, Any]:
-        scores = _spread(guess.probability, guess)
+        scores = spread(guess.probability, guess)
         surest = scores.sort(1, descending=True).values  # (B, L)
         n = torch.arange(1, block.shape[1] + 1, device=block.device)
-        count = _leading((n + 1) * (1 - surest) <= self.factor)
-        return _show(guess, block, _best(scores, _at_least_one(count, step, block))), state
+        count = leading((n + 1) * (1 - surest) <= self.factor)
+        return show(guess, block, best(scores, at_least_one(count, step, block))), state
 
 
 @dataclass(frozen=True)
@@ -95,11 +113,11 @@ class RevealEntropyBound:
             raise UsageError(f"bound={self.bound} nats must be at least 0 and finite")
 
     def __call__(self, guess: Guess, block: Tensor, given: Tensor, step: Step, state: Any) -> tuple[Tensor, Any]:
-        scores = _spread(-torch.special.entr(guess.logits.softmax(-1)).sum(-1), guess)
+        scores = spread(negative_entropy(guess), guess)
         entropy = -scores.sort(1, descending=True).values  # (B, L), inf where nothing is hidden
         before = torch.cat((torch.zeros_like(entropy[:, :1]), entropy.cumsum(1)[:, :-1]), 1)  # sum H - max H
-        count = _leading((before <= self.bound) & entropy.isfinite())
-        return _show(guess, block, _best(scores, _at_least_one(count, step, block))), state
+        count = leading((before <= self.bound) & entropy.isfinite())
+        return show(guess, block, best(scores, at_least_one(count, step, block))), state
 
 
 @dataclass(frozen=True)
@@ -108,8 +126,8 @@ class RevealInOrder:
 
     def __call__(self, guess: Guess, block: Tensor, given: Tensor, step: Step, state: Any) -> tuple[Tensor, Any]:
         columns = torch.arange(block.shape[1], device=block.device).expand_as(block)
-        scores = _spread(-columns[guess.hidden].float(), guess)
-        return _show(guess, block, _best(scores, _floor(step, block))), state
+        scores = spread(-columns[guess.hidden].float(), guess)
+        return show(guess, block, best(scores, floor(step, block))), state
 
 
 @dataclass(frozen=True)
@@ -118,7 +136,30 @@ class RevealRandom:
 
     def __call__(self, guess: Guess, block: Tensor, given: Tensor, step: Step, state: Any) -> tuple[Tensor, Any]:
         luck = torch.rand(guess.token.shape, generator=guess.generator, device=block.device)
-        return _show(guess, block, _best(_spread(luck, guess), _floor(step, block))), state
+        return show(guess, block, best(spread(luck, guess), floor(step, block))), state
+
+
+@dataclass(frozen=True)
+class RevealByChance:
+    """Each hidden token with chance 1 - s/t, whatever the others do: Dream's origin, arXiv:2508.15487.
+
+    A step goes from time t to s, which run from 1 to eps in equal steps. The quota is what this shows on average; a
+    step may show nothing.
+    """
+
+    eps: Fraction = Fraction(1, 1000)  # the time at which the last step ends, as in quota.Proportional
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < 1:
+            raise UsageError(f"eps={self.eps} must be in [0, 1)")
+
+    def __call__(self, guess: Guess, block: Tensor, given: Tensor, step: Step, state: Any) -> tuple[Tensor, Any]:
+        eps = float(self.eps)
+        chance = 1 - (eps + (1 - eps) * step.s) / (eps + (1 - eps) * step.t)  # (B,)
+        chance = chance.masked_fill(step.last, 1.0)[:, None].expand_as(block)[guess.hidden]  # (n,)
+        luck = torch.rand(guess.token.shape, generator=guess.generator, device=block.device)
+        which = torch.zeros_like(guess.hidden).masked_scatter(guess.hidden, luck < chance)
+        return show(guess, block, which), state
 
 
 @dataclass(frozen=True)
@@ -143,42 +184,8 @@ class Remasking:
         new, doubtful = after != block, sure.isfinite() & ~given  # (B, L)
         count = -(-doubtful.sum(1) // self.one_in)
         count = torch.minimum(count, (guess.hidden & ~new).sum(1)).masked_fill(step.last, 0)
-        gumbel = -torch.empty_like(sure).exponential_(generator=guess.generator).log()
-        again = _best(torch.where(doubtful, gumbel - sure, -torch.inf), count)
-        sure = torch.where(new, _spread(guess.probability, guess), sure).masked_fill(again, -torch.inf)
+        noise = gumbel(sure, guess.generator)
+        again = best(torch.where(doubtful, noise - sure, -torch.inf), count)
+        sure = torch.where(new, spread(guess.probability, guess), sure).masked_fill(again, -torch.inf)
         mask_id = block[guess.hidden][0]  # what is hidden holds the mask id
         return torch.where(again, mask_id, after), (sure, count, inner_state)
-
-
-def _spread(values: Tensor, guess: Guess) -> Tensor:
-    """Values (n,) of the hidden positions laid out over the block (B, L), -inf elsewhere."""
-    empty = torch.full(guess.hidden.shape, -torch.inf, dtype=values.dtype, device=values.device)
-    return empty.masked_scatter(guess.hidden, values)
-
-
-def _best(scores: Tensor, count: Tensor) -> Tensor:
-    """Which positions (B, L) hold the `count` (B,) highest scores of their row; those at -inf never do."""
-    order = scores.sort(dim=1, descending=True, stable=True).indices
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
-    return (rank < count[:, None]) & (scores > -torch.inf)
-
-
-def _show(guess: Guess, block: Tensor, which: Tensor) -> Tensor:
-    """The block (B, L) with the guesses put in where `which` (B, L) says so."""
-    return torch.where(which, block.masked_scatter(guess.hidden, guess.token), block)
-
-
-def _floor(step: Step, block: Tensor) -> Tensor:
-    """How many to show at least (B,): the quota, and all there are in a row's last step."""
-    return step.quota.masked_fill(step.last, block.shape[1])
-
-
-def _at_least_one(count: Tensor, step: Step, block: Tensor) -> Tensor:
-    return torch.maximum(count, _floor(step, block)).clamp(min=1)
-
-
-def _leading(fits: Tensor) -> Tensor:
-    """How many of each row hold before the first that does not (B,)."""
-    return fits.long().cumprod(1).sum(1)

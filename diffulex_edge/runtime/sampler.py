@@ -22,6 +22,11 @@ class Guess:
     hidden: Tensor  # (B, L) bool: where the n positions are
     generator: torch.Generator  # the run's source of chance
 
+    def within(self, where: Tensor) -> Guess:
+        """The same guess, of those hidden positions only that lie in `where` (B, L)."""
+        kept = where[self.hidden]  # (n,)
+        return Guess(self.token[kept], self.probability[kept], self.logits[kept], self.hidden & where, self.generator)
+
 
 class Sampler(Protocol):
     def __call__(self, logits: Tensor, hidden: Tensor, generator: torch.Generator) -> Guess:
@@ -63,12 +68,13 @@ class Categorical:
             raise UsageError(f"top_p={self.top_p} must be in (0, 1]")
 
     def __call__(self, logits: Tensor, hidden: Tensor, generator: torch.Generator) -> Guess:
-        kept = self._kept(logits.double() / self.temperature)  # (n, V)
+        kept = self.shape(logits)  # (n, V)
         exponential = torch.empty_like(kept).exponential_(generator=generator).clamp_min_(torch.finfo(kept.dtype).tiny)
         return _guess((kept - exponential.log()).argmax(-1), logits, hidden, generator)
 
-    def _kept(self, scaled: Tensor) -> Tensor:
-        """Scaled logits (n, V) with all that is cut at -inf."""
+    def shape(self, logits: Tensor) -> Tensor:
+        """The logits (n, V) in fp64 of what is drawn from: over the temperature, with all that is cut at -inf."""
+        scaled = logits.double() / self.temperature
         if not self.top_k and self.top_p == 1:
             return scaled
         values, order = scaled.sort(dim=-1, descending=True, stable=True)

@@ -13,7 +13,8 @@ class Step:
 
     index: int  # 0 is the noisiest
     steps: int
-    t: Tensor  # (B,) schedule time: 1 at the first step
+    t: Tensor  # (B,) schedule time at which it begins: 1 at the first step
+    s: Tensor  # (B,) schedule time at which it ends: 0 at a row's last
     depth: int  # layers to run
     quota: Tensor  # (B,) integers: tokens to show
     last: Tensor  # (B,) bool: all that is left is to be shown

@@ -10,7 +10,7 @@ import torch
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.decode import Committed, decode
 from diffulex_edge.runtime.plan import Plan
-from diffulex_edge.runtime.text import Words, prompt_ids, text_plan
+from diffulex_edge.runtime.text import Words, before_stop, check_stop, prompt_ids, text_plan
 
 CLUSTER = regex.compile(r"\X")
 
@@ -45,9 +45,35 @@ class TextStream:
 
 
 def stream(
-    denoiser: Denoiser, tokenizer: Words, prompt: str, plan: Plan = Plan(), *, device: torch.device | str = "cpu"
+    denoiser: Denoiser,
+    tokenizer: Words,
+    prompt: str,
+    plan: Plan = Plan(),
+    *,
+    stop: tuple[str, ...] = (),
+    device: torch.device | str = "cpu",
 ) -> Iterator[str]:
-    """The continuation of one prompt in pieces, one for each finished block."""
+    """The continuation of one prompt in pieces, one for each finished block, up to the first stop string."""
+    return _until(_pieces(denoiser, tokenizer, prompt, plan, device), check_stop(stop))
+
+
+def _until(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
+    """The pieces up to the first stop string; what may yet become one is held back."""
+    kept = ""
+    for piece in pieces:
+        kept += piece
+        settled = before_stop(kept, stop)
+        if len(settled) < len(kept):
+            yield settled
+            return
+        cut = len(kept) - max((n for word in stop for n in range(len(word)) if kept.endswith(word[:n])), default=0)
+        yield kept[:cut]
+        kept = kept[cut:]
+    yield kept
+
+
+def _pieces(denoiser: Denoiser, tokenizer: Words, prompt: str, plan: Plan, device: torch.device | str) -> Iterator[str]:
+    """The continuation in pieces, whatever is in it."""
     ids = prompt_ids(tokenizer, prompt)
     text = TextStream(tokenizer, ids)
     spaced = not prompt or prompt[-1].isspace()

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Protocol, overload
 
 import torch
+from torch import Tensor
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
-from diffulex_edge.runtime.decode import Finished, decode
+from diffulex_edge.runtime.decode import Committed, Finished, decode
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.score import masked_pll
 
@@ -36,13 +37,25 @@ class Words(Protocol):
 
 @overload
 def generate(
-    denoiser: Denoiser, tokenizer: Words, prompt: str, plan: Plan = ..., *, device: torch.device | str = ...
+    denoiser: Denoiser,
+    tokenizer: Words,
+    prompt: str,
+    plan: Plan = ...,
+    *,
+    stop: tuple[str, ...] = ...,
+    device: torch.device | str = ...,
 ) -> str: ...
 
 
 @overload
 def generate(
-    denoiser: Denoiser, tokenizer: Words, prompt: list[str], plan: Plan = ..., *, device: torch.device | str = ...
+    denoiser: Denoiser,
+    tokenizer: Words,
+    prompt: list[str],
+    plan: Plan = ...,
+    *,
+    stop: tuple[str, ...] = ...,
+    device: torch.device | str = ...,
 ) -> list[str]: ...
 
 
@@ -52,22 +65,61 @@ def generate(
     prompt: str | list[str],
     plan: Plan = Plan(),
     *,
+    stop: tuple[str, ...] = (),
     device: torch.device | str = "cpu",
 ) -> str | list[str]:
     """Continues a prompt, or each of several at once; gives what follows, so that prompt + continuation is the text.
 
-    Ends at the tokenizer's end of text, unless the plan names stop ids of its own. device: where the model is.
+    Ends at the tokenizer's end of text, unless the plan names stop ids of its own.
+    stop: strings, too, before the first of which a continuation ends; its row takes no part in the blocks that follow.
+    device: where the model is.
     Raises UsageError where the tokenizer is not the model's.
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     given = [prompt_ids(tokenizer, text) for text in prompts]
-    *_, finished = decode(denoiser, given, text_plan(denoiser, tokenizer, plan), device=device)
-    assert isinstance(finished, Finished)
-    found = [
-        _joined(text, _continuation(tokenizer, ids, new), "")[len(text) :]
-        for text, ids, new in zip(prompts, given, finished.tokens, strict=True)
-    ]
+    rows = StopStrings(tokenizer, prompts, stop)
+    for _ in decode(denoiser, given, text_plan(denoiser, tokenizer, plan), until=rows, device=device):
+        pass
+    found = [rows.text(row) for row in range(len(prompts))]
     return found[0] if isinstance(prompt, str) else found
+
+
+class StopStrings:
+    """Follows a decode as its `until`: ends rows behind the block in which a stop string is complete.
+
+    A string is looked for in text and not in ids, since tokens cut the same text in many ways.
+    """
+
+    def __init__(self, tokenizer: Words, prompts: Sequence[str], stop: Sequence[str]) -> None:
+        self._tokenizer, self._prompts, self._stop = tokenizer, prompts, check_stop(stop)
+        self._given = [prompt_ids(tokenizer, text) for text in prompts]
+        self._new: list[list[int]] = [[] for _ in prompts]
+
+    def __call__(self, event: Committed) -> Tensor:
+        for new, block, asked in zip(self._new, event.block, event.asked, strict=True):
+            new += block[asked].tolist()
+        ended = [any(stop in self._whole(row) for stop in self._stop) for row in range(len(self._new))]
+        return torch.tensor(ended, device=event.block.device)
+
+    def text(self, row: int) -> str:
+        """What the row has added to its prompt, up to the first stop string."""
+        return before_stop(self._whole(row), self._stop)
+
+    def _whole(self, row: int) -> str:
+        prompt, new = self._prompts[row], self._new[row]
+        return _joined(prompt, _continuation(self._tokenizer, self._given[row], new), "")[len(prompt) :]
+
+
+def before_stop(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first of the strings in it."""
+    return text[: min((at for word in stop if (at := text.find(word)) >= 0), default=len(text))]
+
+
+def check_stop(stop: Sequence[str]) -> Sequence[str]:
+    """The stop strings. Raises UsageError for one string instead of several, and for an empty one."""
+    if "" in stop:  # which is so of every string, too
+        raise UsageError(f"{stop=} must be a tuple of strings of at least one character each")
+    return stop
 
 
 def infill(

@@ -50,7 +50,12 @@ def test_choices_below_the_command_line_are_made_by_object() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", ["diffusion/schedule.py", "diffusion/loss.py", "runtime/reveal.py"])
+FORMULAS = (
+    "diffusion/schedule diffusion/loss runtime/reveal runtime/reveal_settled runtime/reveal_stable runtime/sub_blocks"
+)
+
+
+@pytest.mark.parametrize("path", [f"{name}.py" for name in FORMULAS.split()])
 def test_every_formula_names_its_source(path: str) -> None:
     tree = sources()[f"diffulex_edge/{path}"]
     for node in tree.body:

@@ -39,7 +39,7 @@ class Words:
 
 def draft(block: list[int], hidden: list[bool], probability: list[float], asked: list[bool]) -> Draft:
     one = torch.tensor([1])
-    step = Step(index=0, steps=2, t=one.float(), depth=1, quota=one, last=one.bool())
+    step = Step(index=0, steps=2, t=one.float(), s=one.float(), depth=1, quota=one, last=one.bool())
     n = sum(hidden)
     guess = Guess(
         torch.zeros(n), torch.tensor(probability), torch.zeros(n, 1), torch.tensor([hidden]), torch.Generator()

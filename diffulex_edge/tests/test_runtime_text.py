@@ -217,6 +217,76 @@ def test_streamed_text_is_the_generated_text(prompt: str) -> None:
     assert len(pieces) > 5
 
 
+class Counted(Reciter):
+    """Writes down how many positions of each row a look asked for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.asked: list[list[int]] = []
+
+    def __call__(self, block, context=None, *, t=None, depth=None, rows=None):  # type: ignore[no-untyped-def]
+        if rows is not None and rows.numel():
+            self.asked.append(rows.sum(1).tolist())
+        return super().__call__(block, context, t=t, depth=depth, rows=rows)
+
+
+ONE_STEP = Plan(max_new_tokens=24, block_size=4, steps=1)
+
+
+def test_a_text_ends_before_the_first_stop_string_and_so_does_the_work() -> None:
+    model = Counted("abcdefghijklmnopqrstuvwxyz")
+    assert generate(model, WORDS, "ab", ONE_STEP, stop=("zz", "hi", "kl")) == "cdefg"
+    assert len(model.asked) == 3, "blocks cd, efgh and ijkl: the string is complete in the third"
+
+
+def test_a_stop_string_may_be_cut_anywhere_by_blocks_and_letters() -> None:
+    text = "मैं कल बाज़ार गया। फिर घर आया।"
+    for size in range(1, 9):
+        plan = Plan(block_size=size, steps=1)
+        assert generate(Reciter(text), WORDS, "मैं", plan, stop=("। फिर",)) == " कल बाज़ार गया"
+        assert "".join(stream(Reciter(text), WORDS, "मैं", plan, stop=("। फिर",))) == " कल बाज़ार गया"
+
+
+def test_a_stop_string_in_the_prompt_does_not_stop_and_one_that_never_comes_does_nothing() -> None:
+    assert generate(Reciter("ab cd ab"), WORDS, "ab", Plan(), stop=("ab",)) == " cd "
+    assert generate(Reciter("ab cd"), WORDS, "ab", Plan(), stop=("x",)) == " cd"
+    assert generate(Reciter("ab cd"), WORDS, "ab ", Plan(), stop=(" c",)) == "cd", "the prompt's own space is no match"
+
+
+def test_a_row_that_is_done_asks_for_nothing_more_while_others_go_on() -> None:
+    model = Counted("abcdefghijklmnopqrstuvwxyz")
+    found = generate(model, WORDS, ["", "abcdefgh", "abcdefghijklmnop"], ONE_STEP, stop=("l", "r"))
+    assert found == ["abcdefghijk", "ijk", "q"]
+    assert model.asked == [[4, 4, 4], [4, 0, 0], [4, 0, 0]]
+    alone = [
+        generate(Reciter("abcdefghijklmnopqrstuvwxyz"), WORDS, text, ONE_STEP, stop=("l", "r"))
+        for text in ("", "abcdefgh")
+    ]
+    assert alone == found[:2]
+
+
+def test_streamed_text_is_generated_text_with_stop_strings_too() -> None:
+    text = "aab aaab aabaaac"
+    for stop in (("aaac",), ("aaab",), ("b a", "zz"), ("aabaaad",), ("c",)):
+        for size in (1, 3, 7):
+            plan = Plan(block_size=size, steps=2)
+            pieces = list(stream(Reciter(text), WORDS, "a", plan, stop=stop))
+            assert "".join(pieces) == generate(Reciter(text), WORDS, "a", plan, stop=stop)
+
+
+def test_a_stream_looks_no_further_than_its_stop_string() -> None:
+    model = Counted("abcdefghijklmnopqrstuvwxyz")
+    assert "".join(stream(model, WORDS, "ab", ONE_STEP, stop=("ef",))) == "cd"
+    assert len(model.asked) <= 3
+
+
+@pytest.mark.parametrize("stop", ["abc", ("a", "")])
+def test_stop_strings_are_several_and_none_is_empty(stop: tuple[str, ...]) -> None:
+    for call in (generate, stream):
+        with pytest.raises(UsageError, match="stop="):
+            call(Reciter("abc"), WORDS, "a", Plan(), stop=stop)
+
+
 @given(st.integers(0, 30))
 @settings(deadline=None, max_examples=30)
 def test_streaming_noise_gives_what_generating_it_gives(seed: int) -> None:
