@@ -27,6 +27,10 @@ class DenoiserSpec:
     block_length: int | None  # tokens; None where attention is not block-causal
     contexts: Mapping[str, int | None]  # kind -> longest text it takes (None: no limit), best kind first
     trained_modes: tuple[str, ...]  # of full, block, block_frozen: what the weights were trained to do
+    mask_schedule: str = (
+        "linear"  # the noise schedule that they were trained with, by its name in diffusion/schedule.py
+    )
+    sample_steps: int | None = None  # reverse steps a block that decoding takes by default; None: the plan's own
 
 
 class StepLike(Protocol):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffulex_edge.diffusion.schedule import Linear, NoiseSchedule
+from diffulex_edge.diffusion.schedule import Linear, NoiseSchedule, find_schedule
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import DenoiserSpec
 from diffulex_edge.runtime.depth import DepthSchedule, LinearDepth
@@ -66,6 +67,16 @@ class Plan:
                 quota=quotas[:, index],
                 last=taken <= index + 1,
             )
+
+
+def plan_for(spec: DenoiserSpec, **wishes: Any) -> Plan:
+    """The plan with the fields that are wished for; a wish of None, and what is not named, is as the model was trained.
+
+    Where the model says nothing either, the plan's own default holds.
+    """
+    trained = {"schedule": find_schedule(spec.mask_schedule), "steps": spec.sample_steps}
+    given = {name: value for name, value in wishes.items() if value is not None}
+    return Plan(**{name: value for name, value in {**trained, **given}.items() if value is not None})
 
 
 MODES: dict[str, Callable[[Plan], Plan]] = {

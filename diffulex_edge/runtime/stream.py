@@ -45,7 +45,7 @@ class TextStream:
 
 
 def stream(
-    denoiser: Denoiser, tokenizer: Words, prompt: str, plan: Plan = Plan(), *, device: torch.device | str = "cpu"
+    denoiser: Denoiser, tokenizer: Words, prompt: str, plan: Plan | None = None, *, device: torch.device | str = "cpu"
 ) -> Iterator[str]:
     """The continuation of one prompt in pieces, one for each finished block."""
     ids = prompt_ids(tokenizer, prompt)

@@ -11,7 +11,7 @@ import torch
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.decode import Finished, decode
-from diffulex_edge.runtime.plan import Plan
+from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.score import masked_pll
 
 LONGEST_TRIED = 8  # tokens of a gap whose length is not said
@@ -36,13 +36,18 @@ class Words(Protocol):
 
 @overload
 def generate(
-    denoiser: Denoiser, tokenizer: Words, prompt: str, plan: Plan = ..., *, device: torch.device | str = ...
+    denoiser: Denoiser, tokenizer: Words, prompt: str, plan: Plan | None = ..., *, device: torch.device | str = ...
 ) -> str: ...
 
 
 @overload
 def generate(
-    denoiser: Denoiser, tokenizer: Words, prompt: list[str], plan: Plan = ..., *, device: torch.device | str = ...
+    denoiser: Denoiser,
+    tokenizer: Words,
+    prompt: list[str],
+    plan: Plan | None = ...,
+    *,
+    device: torch.device | str = ...,
 ) -> list[str]: ...
 
 
@@ -50,13 +55,14 @@ def generate(
     denoiser: Denoiser,
     tokenizer: Words,
     prompt: str | list[str],
-    plan: Plan = Plan(),
+    plan: Plan | None = None,
     *,
     device: torch.device | str = "cpu",
 ) -> str | list[str]:
     """Continues a prompt, or each of several at once; gives what follows, so that prompt + continuation is the text.
 
-    Ends at the tokenizer's end of text, unless the plan names stop ids of its own. device: where the model is.
+    Ends at the tokenizer's end of text, unless the plan names stop ids of its own. plan: None is as the model was
+    trained, `plan_for`. device: where the model is.
     Raises UsageError where the tokenizer is not the model's.
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
@@ -74,7 +80,7 @@ def infill(
     denoiser: Denoiser,
     tokenizer: Words,
     text: str,
-    plan: Plan = Plan(),
+    plan: Plan | None = None,
     *,
     blank: str = "___",
     lengths: int | tuple[int, ...] | None = None,
@@ -106,8 +112,9 @@ def infill(
     return left
 
 
-def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan) -> Plan:
-    """The plan with the tokenizer's end of text as its stop, and its padding banned."""
+def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
+    """The plan, or that of the model, with the tokenizer's end of text as its stop, and its padding banned."""
+    plan = plan or plan_for(denoiser.spec)
     if tokenizer.mask_id != denoiser.spec.mask_id:
         raise UsageError(
             f"the tokenizer's mask is id {tokenizer.mask_id}, the model's is {denoiser.spec.mask_id}:"
@@ -121,13 +128,13 @@ def prompt_ids(tokenizer: Words, text: str) -> list[int]:
     return tokenizer.encode(text.rstrip(" "))
 
 
-def _gap_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan) -> Plan:
+def _gap_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
     """The plan with both sides in view; a gap has text behind it, so no end, and it stays in its line."""
+    plan = text_plan(denoiser, tokenizer, plan)
     kind = next((kind for kind in ("canvas", "full") if kind in denoiser.spec.contexts), plan.context)
-    plan = text_plan(denoiser, tokenizer, replace(plan, context=kind))
     line_break = tokenizer.encode("\n")
     banned = (*plan.banned, tokenizer.eos_id, *(line_break if len(line_break) == 1 else ()))
-    return replace(plan, stop_ids=(), banned=banned)
+    return replace(plan, context=kind, stop_ids=(), banned=banned)
 
 
 def _search(denoiser: Denoiser, given: list[list[int]], plan: Plan, device: torch.device | str) -> list[list[int]]:
