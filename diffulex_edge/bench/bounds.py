@@ -60,7 +60,7 @@ class Reading:
         """
         block = torch.cat((x[:, :given], noised.xt), 1)
         rows = torch.nn.functional.pad(noised.masked, (given, 0))
-        t = times(self.schedule, noised.t)
+        t = self.schedule.time(noised.t)
         out = torch.zeros(x.shape, dtype=torch.float64)
         layers = self.depths(noised.t) if self.depths else torch.zeros(len(x))
         for depth in layers.unique().long().tolist():
@@ -134,13 +134,6 @@ def stratified_counts(n: int, n_samples: int, length: int, generator: torch.Gene
     strata = torch.rand(n, n_samples, generator=generator).argsort(1)
     u = (strata + permuted_strata(n, generator, eps=0.0)[:, None]) / n_samples
     return (u * length).long().clamp(max=length - 1) + 1
-
-
-def times(schedule: NoiseSchedule, share: Tensor) -> Tensor:
-    """The time t (B,) at which the schedule masks the given share (B,): the inverse of mask_rate, by interpolation."""
-    grid = torch.linspace(0, 1, 4097)
-    t = np.interp(share.numpy(), schedule.mask_rate(grid).numpy(), grid.numpy())
-    return torch.from_numpy(t).float()
 
 
 def by_shape(parts: Sequence[Window]) -> dict[tuple[int, int], list[int]]:

@@ -24,7 +24,7 @@ from diffulex_edge.errors import UsageError
 from diffulex_edge.machine import NUMBER_TYPES
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.depth import LinearDepth
-from diffulex_edge.runtime.plan import MODES, Plan
+from diffulex_edge.runtime.plan import MODES, Plan, plan_for
 from diffulex_edge.runtime.sampler import choose_sampler
 from diffulex_edge.runtime.text import prompt_ids, text_plan
 from diffulex_edge.text.corpus import Document
@@ -38,7 +38,7 @@ class BenchConfig:
     baseline: str | None = None  # the variant that ratios refer to; None: the first
     prompts: tuple[str, ...] = ("मैं कल बाज़ार गया था", "mai kal bazaar gaya tha")
     max_new_tokens: int = 128
-    steps: int = 8  # reverse steps a block
+    steps: int | None = None  # reverse steps a block; None: the model's own
     block_size: int = 32  # tokens
     min_decode_layers: int = 0  # layers of the first step; 0: all layers at every step
     equal_tokens_per_step: bool = True  # give longer blocks more steps, so that all modes show as many tokens a step
@@ -58,7 +58,7 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "steps", "block_size", "runs_per_prompt", "quality_documents", "quality_window"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
         if self.warmup_runs < 0 or self.quality_samples < 1:
             raise UsageError(f"warmup_runs={self.warmup_runs} must not be negative, quality_samples not below 1")
@@ -109,7 +109,8 @@ def benchmark(
 
 
 def _plan(denoiser: Denoiser, tokenizer: Tokenizer, config: BenchConfig) -> Plan:
-    plan = Plan(
+    plan = plan_for(
+        denoiser.spec,
         max_new_tokens=config.max_new_tokens,
         block_size=config.block_size,
         steps=config.steps,

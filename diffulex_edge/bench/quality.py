@@ -20,10 +20,10 @@ from diffulex_edge.bench.progress import bar
 from diffulex_edge.bench.report import plain
 from diffulex_edge.bench.statistics import BITS, ratio
 from diffulex_edge.bench.texts import Texts, block_figures
-from diffulex_edge.diffusion.schedule import SCHEDULES
+from diffulex_edge.diffusion.schedule import find_schedule
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
-from diffulex_edge.runtime.plan import MODES, Plan, mode_plan
+from diffulex_edge.runtime.plan import MODES, mode_plan, plan_for
 from diffulex_edge.runtime.sampler import choose_sampler
 from diffulex_edge.runtime.score import masked_log_probs
 from diffulex_edge.runtime.text import text_plan
@@ -49,14 +49,13 @@ class EvalConfig:
     mode: str | None = (
         None  # mode that generates: full, block or block_frozen; None: block_frozen where it was trained, else block
     )
-    steps: int = 12  # reverse steps a block, when generating
+    steps: int | None = None  # reverse steps a block, when generating; None: the model's own
     temperature: float = 1.1  # of the generated text; 0: the likeliest token
     top_k: int = 0  # tokens that generating chooses from; 0: all
     top_p: float = 0.9  # probability mass that generating chooses from
     judge_data: Path = Path(
         "data/processed"
     )  # folder of `prepare` that the judge learns from; without it, the text itself
-    mask_schedule: str = "linear"  # the schedule that a time-conditioned model was trained with
     batch_tokens: int = 8192  # tokens in one forward, at most
     seed: int = 0
 
@@ -71,14 +70,12 @@ class EvalConfig:
             "batch_tokens",
         )
         for name in (*at_least_one, "pll_positions", "new_tokens", "steps"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
         if self.generations < 0:
             raise UsageError(f"generations={self.generations} must not be negative")
-        for name, choices in (("mode", MODES), ("mask_schedule", SCHEDULES)):
-            value = getattr(self, name)
-            if value is not None and value not in choices:
-                raise UsageError(f"{name}={value!r} is not one of {', '.join(choices)}")
+        if self.mode is not None and self.mode not in MODES:
+            raise UsageError(f"mode={self.mode!r} is not one of {', '.join(MODES)}")
 
 
 def evaluate(
@@ -91,7 +88,7 @@ def evaluate(
     """
     texts = Texts.read(documents, tokenizer)
     guesses = calibration.Guesses()
-    reading = bounds.Reading(schedule=SCHEDULES[config.mask_schedule], batch_tokens=config.batch_tokens)
+    reading = bounds.Reading(schedule=find_schedule(denoiser.spec.mask_schedule), batch_tokens=config.batch_tokens)
     likelihood, details = _likelihood(denoiser, texts, config, replace(reading, observe=guesses))
     block, block_details = block_figures(
         denoiser,
@@ -190,14 +187,15 @@ def _generation(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The verdict on generated text, and the same verdict on how the documents themselves went on."""
     mode = config.mode or generating_mode(denoiser)
-    plan = Plan(
+    plan = plan_for(
+        denoiser.spec,
         max_new_tokens=config.new_tokens,
         block_size=config.block_size,
         steps=config.steps,
         sampler=choose_sampler(config.temperature, config.top_k, config.top_p),
         seed=config.seed,
     )
-    plan = text_plan(denoiser, tokenizer, mode_plan(mode, plan))
+    plan = text_plan(denoiser, tokenizer, mode_plan(mode, plan, denoiser.spec))
     prompts = generation.choose_prompts(
         texts.documents,
         tokenizer,
@@ -215,7 +213,7 @@ def _generation(
     about = {
         "texts": len(prompts),
         "mode": mode,
-        "steps": config.steps,
+        "steps": plan.steps,
         "temperature": config.temperature,
         "top_p": config.top_p,
     }
@@ -226,7 +224,7 @@ def _generation(
 def generating_mode(denoiser: Denoiser) -> str:
     """The cheapest mode that the weights were trained for; of the untrained ones, the first that the model can do."""
     preferred = ("block_frozen", "block", "full")
-    able = [mode for mode in preferred if MODES[mode](Plan()).context in denoiser.spec.contexts]
+    able = [mode for mode in preferred if mode_plan(mode, spec=denoiser.spec).context in denoiser.spec.contexts]
     if not able:
         raise UsageError(f"the model has no context that a mode needs; it has {', '.join(denoiser.spec.contexts)}")
     return next((mode for mode in able if mode in denoiser.spec.trained_modes), able[0])

@@ -45,7 +45,7 @@ class Quality:
                 window=self.window,
                 n_samples=self.n_samples,
                 seed=self.seed,
-                reading=bounds.Reading(depths=layers),
+                reading=bounds.Reading(schedule=variant.plan.schedule, depths=layers),
                 modes=(variant.mode,),
             )
             self.known[key] = {

@@ -11,7 +11,7 @@ import torch
 
 from diffulex_edge.errors import BackendUnavailable, UsageError
 from diffulex_edge.machine import NUMBER_TYPES
-from diffulex_edge.model.base import Denoiser
+from diffulex_edge.model.base import Denoiser, DenoiserSpec
 from diffulex_edge.runtime.depth import LinearDepth
 from diffulex_edge.runtime.plan import Plan, mode_plan
 
@@ -44,13 +44,13 @@ class Skipped:
     reason: str
 
 
-def fit(mode: str, plan: Plan, *, equal_tokens_per_step: bool, unit: int) -> Plan:
+def fit(mode: str, plan: Plan, spec: DenoiserSpec | None = None, *, equal_tokens_per_step: bool, unit: int) -> Plan:
     """The plan in a mode. At equal tokens a step, a longer block takes more: plan.steps are those of `unit` tokens.
 
     Without it `full` shows new/steps tokens a step and `block` only block/steps, which compares two qualities (seed
     000, F2).
     """
-    fitted = mode_plan(mode, plan)
+    fitted = mode_plan(mode, plan, spec)
     if not equal_tokens_per_step:
         return fitted
     return replace(fitted, steps=-(-min(fitted.block_size, plan.max_new_tokens) // unit) * plan.steps)
@@ -60,7 +60,7 @@ def modes(
     denoiser: Denoiser, plan: Plan, names: tuple[str, ...], number_type: str, *, equal_tokens_per_step: bool
 ) -> Iterator[Variant | Skipped]:
     for mode in names:
-        fitted = fit(mode, plan, equal_tokens_per_step=equal_tokens_per_step, unit=plan.block_size)
+        fitted = fit(mode, plan, denoiser.spec, equal_tokens_per_step=equal_tokens_per_step, unit=plan.block_size)
         if fitted.context not in denoiser.spec.contexts:
             yield Skipped(
                 mode, f"the model has no context {fitted.context}; it has {', '.join(denoiser.spec.contexts)}"
@@ -104,7 +104,8 @@ class Sweeper:
                 yield replace(self._variant(name, self.plan), denoiser=converted, number_type=name)
 
     def _variant(self, name: str, plan: Plan) -> Variant:
-        fitted = fit(self.base.mode, plan, equal_tokens_per_step=self.equal_tokens_per_step, unit=self.plan.block_size)
+        spec, equal = self.base.denoiser.spec, self.equal_tokens_per_step
+        fitted = fit(self.base.mode, plan, spec, equal_tokens_per_step=equal, unit=self.plan.block_size)
         title = f"{self.base.mode}, {name}"
         return replace(self.base, name=title, plan=fitted, block_size=plan.block_size)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ def run(flags: Flags) -> dict[str, Any]:
 def _decoding(flags: Flags) -> dict[str, Any]:
     documents = list(read_documents(flags.data)) if flags.data else None
     denoiser, tokenizer = flags.model.open()
-    result = benchmark(denoiser, tokenizer, flags.config, documents)
+    config = replace(flags.config, steps=flags.model.steps(flags.config.steps))
+    result = benchmark(denoiser, tokenizer, config, documents)
     console(flags.json).print(bench_table(result))
     if flags.plot is not None:
         plot(result, flags.plot)

@@ -8,8 +8,9 @@ from typing import Any
 from diffulex_edge.cli.flags import Profile
 from diffulex_edge.cli.reveal_flags import RevealFlags
 from diffulex_edge.errors import UsageError
+from diffulex_edge.model.base import DenoiserSpec
 from diffulex_edge.runtime.depth import LinearDepth
-from diffulex_edge.runtime.plan import Plan
+from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.sampler import choose_sampler
 
 
@@ -17,7 +18,7 @@ from diffulex_edge.runtime.sampler import choose_sampler
 class DecodingFlags:
     """How tokens are chosen."""
 
-    steps: int | None = None  # reverse steps a block, at most; None: the profile's, or the plan's own
+    steps: int | None = None  # reverse steps a block, at most; None: the profile's, else the model's own
     min_decode_layers: int = LinearDepth.min_depth  # layers of the first, noisiest step; 0: all at each step
     confidence_stop: float | None = None  # short for --reveal threshold --threshold X: say 0.95
     showing: RevealFlags = RevealFlags()
@@ -26,21 +27,21 @@ class DecodingFlags:
     top_p: float = 1.0  # draw from the likeliest tokens that together have this probability
     seed: int = Plan.seed  # the same seed gives the same text
 
-    def plan(self, profile: Profile | None, **more: Any) -> Plan:
-        """The plan; `more` are fields of it that the verb decides, None for the profile's or the plan's own."""
+    def plan(self, spec: DenoiserSpec, profile: Profile | None, **more: Any) -> Plan:
+        """The plan; `more` are fields of it that the verb decides, None for the profile's or else the model's own."""
         wishes = {"steps": self.steps, **more}
         if profile:
             wishes = {name: getattr(profile, name, None) if value is None else value for name, value in wishes.items()}
-        given = {name: value for name, value in wishes.items() if value is not None}
         sampler = choose_sampler(self.temperature, self.top_k, self.top_p)
         reveal, quota = self._shown().choose(sampler)
-        return Plan(
+        return plan_for(
+            spec,
             sampler=sampler,
             reveal=reveal,
             quota=quota,
             depth=LinearDepth(self.min_decode_layers),
             seed=self.seed,
-            **given,
+            **wishes,
         )
 
     def _shown(self) -> RevealFlags:
@@ -65,10 +66,10 @@ class BlockFlags:
     def mode(self) -> str:
         return "block_frozen" if self.frozen_context else "block" if self.blockwise else "full"
 
-    def plan(self, decoding: DecodingFlags, profile: Profile | None) -> Plan:
+    def plan(self, decoding: DecodingFlags, spec: DenoiserSpec, profile: Profile | None) -> Plan:
         """The plan before it is put into its mode."""
         if self.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
         if self.block_size is not None and self.block_size > max(self.max_new_tokens, Plan.block_size):
             raise UsageError(f"block_size={self.block_size} is more than max_new_tokens={self.max_new_tokens}")
-        return decoding.plan(profile, block_size=self.block_size, max_new_tokens=self.max_new_tokens)
+        return decoding.plan(spec, profile, block_size=self.block_size, max_new_tokens=self.max_new_tokens)

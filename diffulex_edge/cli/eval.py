@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ def run(flags: Flags) -> dict[str, Any]:
     if not documents:
         raise UsageError(f"there are no documents in {', '.join(map(str, flags.data))}")
     denoiser, tokenizer = flags.model.open()
-    result = evaluate(denoiser, tokenizer, documents, flags.config)
+    config = replace(flags.config, steps=flags.model.steps(flags.config.steps))
+    result = evaluate(denoiser, tokenizer, documents, config)
     for table in eval_tables(result):
         console(flags.json).print(table)
     return result

@@ -50,6 +50,10 @@ class ModelFlags:
     def profile(self) -> Profile | None:
         return PROFILES[self.edge_profile] if self.edge_profile else None
 
+    def steps(self, wished: int | None) -> int | None:
+        """Reverse steps a block: as wished, else the profile's; None: the model's own."""
+        return self.profile.steps if wished is None and self.profile else wished
+
     def open(self) -> tuple[Denoiser, Tokenizer]:
         """Loads the model and sets threads and number type."""
         set_threads(self.profile.threads if self.threads is None and self.profile else self.threads)

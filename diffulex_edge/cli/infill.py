@@ -32,8 +32,8 @@ class Flags:
 
 def run(flags: Flags) -> dict[str, Any]:
     text = read_prompt(flags.text)
-    plan = flags.decoding.plan(flags.model.profile)
     denoiser, tokenizer = flags.model.open()
+    plan = flags.decoding.plan(denoiser.spec, flags.model.profile)
     filled = infill(denoiser, tokenizer, text, plan, blank=flags.blank, lengths=flags.lengths or flags.length)
     console(flags.json).print(filled, markup=False)
     return {"text": text, "filled": filled}

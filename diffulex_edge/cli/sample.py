@@ -43,10 +43,10 @@ class Flags:
 
 def run(flags: Flags) -> dict[str, Any]:
     prompt, out = read_prompt(flags.prompt), console(flags.json)
-    base = flags.blocks.plan(flags.decoding, flags.model.profile)
-    equal = flags.decoding.steps is None  # then the mode `full` gets as many steps a token as the others
-    plan = fit(flags.blocks.mode, base, equal_tokens_per_step=equal, unit=base.block_size)
     denoiser, tokenizer = flags.model.open()
+    base = flags.blocks.plan(flags.decoding, denoiser.spec, flags.model.profile)
+    equal = flags.decoding.steps is None  # then the mode `full` gets as many steps a token as the others
+    plan = fit(flags.blocks.mode, base, denoiser.spec, equal_tokens_per_step=equal, unit=base.block_size)
     if flags.blocks.frozen_context and "block_frozen" not in denoiser.spec.trained_modes:
         print(f"warning: {flags.model.ckpt} was not trained for --frozen_context; expect worse text", file=sys.stderr)
     ids, plan = prompt_ids(tokenizer, prompt), text_plan(denoiser, tokenizer, plan)

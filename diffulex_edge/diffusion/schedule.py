@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from diffulex_edge.errors import UsageError
+
 
 class NoiseSchedule(Protocol):
     """r(t), increasing, r(0) = 0 (all clean), r(1) = 1 (all masked)."""
@@ -17,6 +19,10 @@ class NoiseSchedule(Protocol):
 
     def slope(self, t: Tensor) -> Tensor:
         """dr/dt: the NELBO weighs the cross entropy of a masked token by slope / mask_rate."""
+        ...
+
+    def time(self, share: Tensor) -> Tensor:
+        """The t at which a share in [0, 1] is masked: the inverse of mask_rate."""
         ...
 
     def still_masked(self, step: int, steps: int, length: int) -> int:
@@ -33,6 +39,9 @@ class Linear:
 
     def slope(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
+
+    def time(self, share: Tensor) -> Tensor:
+        return share
 
     def still_masked(self, step: int, steps: int, length: int) -> int:
         return length * (steps - 1 - step) // steps
@@ -51,6 +60,9 @@ class Cosine:
     def slope(self, t: Tensor) -> Tensor:
         return math.pi / 2 * torch.cos(math.pi / 2 * t)
 
+    def time(self, share: Tensor) -> Tensor:
+        return torch.asin(share) * (2 / math.pi)
+
     def still_masked(self, step: int, steps: int, length: int) -> int:
         if step >= steps - 1:
             return 0
@@ -58,3 +70,10 @@ class Cosine:
 
 
 SCHEDULES: dict[str, NoiseSchedule] = {"linear": Linear(), "cosine": Cosine()}
+
+
+def find_schedule(name: str) -> NoiseSchedule:
+    """The schedule of a name, as a config and seed 002's --mask_schedule give it."""
+    if name not in SCHEDULES:
+        raise UsageError(f"mask schedule {name!r} is not one of {', '.join(SCHEDULES)}")
+    return SCHEDULES[name]

@@ -28,6 +28,10 @@ class DenoiserSpec:
     contexts: Mapping[str, int | None]  # kind -> longest text it takes (None: no limit), best kind first
     trained_modes: tuple[str, ...]  # of full, block, block_frozen: what the weights were trained to do
     stop_ids: tuple[int, ...] = ()  # ids that end a text, where the model says so and not the tokenizer alone
+    mask_schedule: str = (
+        "linear"  # the noise schedule that they were trained with, by its name in diffusion/schedule.py
+    )
+    sample_steps: int | None = None  # reverse steps a block that decoding takes by default; None: the plan's own
 
 
 class StepLike(Protocol):

@@ -40,7 +40,10 @@ class EcoHybridConfig:
     local_attn_layers: tuple[int, ...] = ()  # layers that mix by exact local attention instead of convolution
     local_attn_window: int = 32  # tokens on either side
     timesteps: int | None = None  # None: not conditioned on the noise level
-    trained_modes: tuple[str, ...] = ()  # what the weights were trained to do; written by the trainer
+    # The rest is written by the trainer: what the weights were trained to do, and how it is meant to be used.
+    trained_modes: tuple[str, ...] = ()
+    mask_schedule: str = DenoiserSpec.mask_schedule
+    sample_steps: int | None = DenoiserSpec.sample_steps
 
     def __post_init__(self) -> None:
         positive = (
@@ -64,8 +67,9 @@ class EcoHybridConfig:
             raise UsageError(
                 f"local_attn_layers={self.local_attn_layers} names a layer beyond n_layers={self.n_layers}"
             )
-        if self.timesteps is not None and self.timesteps < 1:
-            raise UsageError(f"timesteps={self.timesteps} must be at least 1")
+        for name in ("timesteps", "sample_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
 
     @classmethod
     def matched(cls, eco: Self, *, d_ff: int | None = None) -> Self:
@@ -184,6 +188,8 @@ class EcoHybrid(nn.Module):
             block_length=None,
             contexts={"memory": None, "canvas": None, "full": None},
             trained_modes=config.trained_modes,
+            mask_schedule=config.mask_schedule,
+            sample_steps=config.sample_steps,
         )
 
     def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
@@ -227,12 +233,7 @@ class EcoHybrid(nn.Module):
         return self.ends.no_logits(), context.advance(kept, block.shape[1])
 
     def _run(
-        self,
-        ids: Tensor,
-        memory: Sequence[Recall],
-        t: Tensor | None,
-        depth: int | None,
-        real: Tensor | None,
+        self, ids: Tensor, memory: Sequence[Recall], t: Tensor | None, depth: int | None, real: Tensor | None
     ) -> tuple[Tensor, list[Saw]]:
         flow = Flow(self.ends.embed(ids, t), self.slots0.expand(len(ids), -1, -1), real)
         flow, saw = run(self.layers, flow, memory, depth)

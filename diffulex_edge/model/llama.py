@@ -121,7 +121,7 @@ def network(sizes: LlamaSizes, shift: Shift) -> tuple[AttentionFacts, LlamaEnds,
         n_layers=sizes.n_layers,
         block_length=sizes.block_length,
         contexts=contexts(sizes.block_length, sizes.max_length),
-        trained_modes=("full", "block"),
+        trained_modes=(),
         stop_ids=sizes.stop_ids,
     )
     facts = AttentionFacts(

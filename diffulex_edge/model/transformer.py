@@ -29,7 +29,10 @@ class TransformerConfig:
     d_ff: int = 704  # inner width of the gated feed-forward
     block_length: int | None = None  # tokens; None: every token attends to every other
     timesteps: int | None = None  # None: not conditioned on the noise level
-    trained_modes: tuple[str, ...] = ()  # what the weights were trained to do; written by the trainer
+    # The rest is written by the trainer: what the weights were trained to do, and how it is meant to be used.
+    trained_modes: tuple[str, ...] = ()
+    mask_schedule: str = DenoiserSpec.mask_schedule
+    sample_steps: int | None = DenoiserSpec.sample_steps
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "head_dim", "d_ff"):
@@ -39,7 +42,7 @@ class TransformerConfig:
             raise UsageError(f"head_dim={self.head_dim} must be even: rotary positions turn pairs")
         if not 0 <= self.mask_id < self.vocab_size:
             raise UsageError(f"mask_id={self.mask_id} is not below vocab_size={self.vocab_size}")
-        for name in ("block_length", "timesteps"):
+        for name in ("block_length", "timesteps", "sample_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
 
@@ -94,6 +97,8 @@ class TransformerDenoiser(AttentionDenoiser):
             block_length=config.block_length,
             contexts=contexts(config.block_length),
             trained_modes=config.trained_modes,
+            mask_schedule=config.mask_schedule,
+            sample_steps=config.sample_steps,
         )
         facts = AttentionFacts(spec=spec, n_kv_heads=config.n_heads, head_dim=config.head_dim)
         ends = Ends(config.vocab_size, config.d_model, config.timesteps)

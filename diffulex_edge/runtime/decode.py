@@ -17,7 +17,7 @@ from torch import Tensor
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import NONE, Denoiser, DenoiserSpec
 from diffulex_edge.runtime.canvas import Prompts, lay_out
-from diffulex_edge.runtime.plan import Plan
+from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.reveal import RevealAll
 from diffulex_edge.runtime.sampler import Guess, ban
 from diffulex_edge.runtime.step import Step
@@ -61,7 +61,7 @@ Until = Callable[[Committed], Tensor]  # which rows (B,) are to end behind this 
 def decode(
     denoiser: Denoiser,
     prompts: Prompts,
-    plan: Plan = Plan(),
+    plan: Plan | None = None,
     *,
     until: Until | None = None,
     device: torch.device | str | None = None,
@@ -69,6 +69,7 @@ def decode(
     """Continues each prompt by `plan.max_new_tokens` tokens; a prompt that holds mask ids is filled there instead.
 
     prompts: ids (B, S), or one list a row, of any lengths; greedily and at full depth, each is continued as alone.
+    plan: None is as the model was trained, `plan_for`.
     until: told of each finished block, says which rows want no more; a row that has ended takes no further step, and
         when all have there is no further forward. For ends that ids cannot tell, such as stop strings.
     device: where the model is; by default where the prompts are.
@@ -76,6 +77,7 @@ def decode(
     tokens, and a block takes at most `plan.steps` forwards, and one more where a reveal leaves something hidden.
     """
     spec = denoiser.spec
+    plan = plan or plan_for(spec)
     device = _device(prompts) if device is None else torch.device(device)
     aligned = denoiser.begin(plan.context, 1, plan.block_size).aligned  # the layout hangs on it, and the length on that
     _check(plan, spec, aligned)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffulex_edge.diffusion.schedule import Linear, NoiseSchedule
+from diffulex_edge.diffusion.schedule import Linear, NoiseSchedule, find_schedule
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import DenoiserSpec
 from diffulex_edge.runtime.depth import DepthSchedule, LinearDepth
@@ -70,15 +71,54 @@ class Plan:
             )
 
 
-MODES: dict[str, Callable[[Plan], Plan]] = {
-    "full": lambda plan: replace(plan, context="full", block_size=max(plan.max_new_tokens, 1)),
-    "block": lambda plan: replace(plan, context="full"),
-    "block_frozen": lambda plan: replace(plan, context="memory"),
+def plan_for(spec: DenoiserSpec, **wishes: Any) -> Plan:
+    """The plan with the fields that are wished for; a wish of None, and what is not named, is as the model was trained.
+
+    Where the model says nothing either, the plan's own default holds.
+    """
+    kinds = tuple(spec.contexts)
+    trained = {
+        "schedule": find_schedule(spec.mask_schedule),
+        "steps": spec.sample_steps,
+        "context": kinds[0] if kinds and Plan.context not in kinds else None,
+        "block_size": spec.block_length,
+    }
+    given = {name: value for name, value in wishes.items() if value is not None}
+    return Plan(**{name: value for name, value in {**trained, **given}.items() if value is not None})
+
+
+def _full(plan: Plan, spec: DenoiserSpec | None) -> Plan:
+    unit = (spec and spec.block_length) or 1
+    size = -(-max(plan.max_new_tokens, 1) // unit) * unit
+    return replace(plan, context=_whole(spec), block_size=size)
+
+
+def _block(plan: Plan, spec: DenoiserSpec | None) -> Plan:
+    return replace(plan, context=_whole(spec))
+
+
+def _block_frozen(plan: Plan, spec: DenoiserSpec | None) -> Plan:
+    return replace(plan, context="memory")
+
+
+def _whole(spec: DenoiserSpec | None) -> str:
+    """The context that sees all of the text before a block; models trained for none of the modes have their own."""
+    return "full" if spec is None or spec.trained_modes or not spec.contexts else next(iter(spec.contexts))
+
+
+MODES: dict[str, Callable[[Plan, DenoiserSpec | None], Plan]] = {
+    "full": _full,
+    "block": _block,
+    "block_frozen": _block_frozen,
 }
 
 
-def mode_plan(mode: str, plan: Plan = Plan()) -> Plan:
-    """The plan turned into a mode of seed 000: all at once, block by block, or block by block against frozen memory."""
+def mode_plan(mode: str, plan: Plan = Plan(), spec: DenoiserSpec | None = None) -> Plan:
+    """The plan turned into a mode of seed 000: all at once, block by block, or block by block against frozen memory.
+
+    spec: of the model that is to decode; one that was trained for none of the modes keeps its own context, and a
+    block-causal one its own grid.
+    """
     if mode not in MODES:
         raise UsageError(f"mode {mode!r} is not one of {', '.join(MODES)}")
-    return MODES[mode](plan)
+    return MODES[mode](plan, spec)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from diffulex_edge.diffusion.schedule import find_schedule
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.sampler import ban
@@ -30,11 +31,11 @@ def masked_log_probs(
     where = torch.arange(len(text), device=device) if positions is None else torch.tensor(positions, device=device)
     if not len(where):
         raise UsageError("there is no position to score")
-    scores = []
+    scores, schedule = [], find_schedule(denoiser.spec.mask_schedule)
     for chunk in where.split(batch_size):
         hidden = torch.arange(len(text), device=device) == chunk[:, None]  # (b, T)
         noisy = text.masked_fill(hidden, denoiser.spec.mask_id)
-        t = torch.full((len(chunk),), 1 / len(text), device=device)
+        t = schedule.time(torch.full((len(chunk),), 1 / len(text), device=device))
         logits, _ = denoiser(noisy, None, t=t, rows=hidden)
         scores.append(ban(logits, (denoiser.spec.mask_id,)).log_softmax(-1).gather(1, text[chunk][:, None])[:, 0])
     return torch.cat(scores)

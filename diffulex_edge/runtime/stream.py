@@ -48,7 +48,7 @@ def stream(
     denoiser: Denoiser,
     tokenizer: Words,
     prompt: str,
-    plan: Plan = Plan(),
+    plan: Plan | None = None,
     *,
     stop: tuple[str, ...] = (),
     device: torch.device | str = "cpu",
@@ -72,7 +72,9 @@ def _until(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
     yield kept
 
 
-def _pieces(denoiser: Denoiser, tokenizer: Words, prompt: str, plan: Plan, device: torch.device | str) -> Iterator[str]:
+def _pieces(
+    denoiser: Denoiser, tokenizer: Words, prompt: str, plan: Plan | None, device: torch.device | str
+) -> Iterator[str]:
     """The continuation in pieces, whatever is in it."""
     ids = prompt_ids(tokenizer, prompt)
     text = TextStream(tokenizer, ids)

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.decode import Committed, Finished, decode
-from diffulex_edge.runtime.plan import Plan
+from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.score import masked_pll
 
 LONGEST_TRIED = 8  # tokens of a gap whose length is not said
@@ -40,7 +40,7 @@ def generate(
     denoiser: Denoiser,
     tokenizer: Words,
     prompt: str,
-    plan: Plan = ...,
+    plan: Plan | None = ...,
     *,
     stop: tuple[str, ...] = ...,
     device: torch.device | str = ...,
@@ -52,7 +52,7 @@ def generate(
     denoiser: Denoiser,
     tokenizer: Words,
     prompt: list[str],
-    plan: Plan = ...,
+    plan: Plan | None = ...,
     *,
     stop: tuple[str, ...] = ...,
     device: torch.device | str = ...,
@@ -63,7 +63,7 @@ def generate(
     denoiser: Denoiser,
     tokenizer: Words,
     prompt: str | list[str],
-    plan: Plan = Plan(),
+    plan: Plan | None = None,
     *,
     stop: tuple[str, ...] = (),
     device: torch.device | str = "cpu",
@@ -71,6 +71,7 @@ def generate(
     """Continues a prompt, or each of several at once; gives what follows, so that prompt + continuation is the text.
 
     Ends at the tokenizer's end of text, unless the plan names stop ids of its own.
+    plan: None is as the model was trained, `plan_for`.
     stop: strings, too, before the first of which a continuation ends; its row takes no part in the blocks that follow.
     device: where the model is.
     Raises UsageError where the tokenizer is not the model's.
@@ -126,7 +127,7 @@ def infill(
     denoiser: Denoiser,
     tokenizer: Words,
     text: str,
-    plan: Plan = Plan(),
+    plan: Plan | None = None,
     *,
     blank: str = "___",
     lengths: int | tuple[int, ...] | None = None,
@@ -158,14 +159,17 @@ def infill(
     return left
 
 
-def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan) -> Plan:
-    """The plan with the tokenizer's end of text as its stop, and its padding banned."""
+def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
+    """The plan, or that of the model, with the ends of the model or else the tokenizer, and its padding banned."""
+    plan = plan or plan_for(denoiser.spec)
     if tokenizer.mask_id != denoiser.spec.mask_id:
         raise UsageError(
             f"the tokenizer's mask is id {tokenizer.mask_id}, the model's is {denoiser.spec.mask_id}:"
             " they do not belong together"
         )
-    return replace(plan, stop_ids=plan.stop_ids or (tokenizer.eos_id,), banned=(*plan.banned, tokenizer.pad_id))
+    stop_ids = plan.stop_ids or denoiser.spec.stop_ids or (tokenizer.eos_id,)
+    padding = () if tokenizer.pad_id in stop_ids else (tokenizer.pad_id,)  # some families pad with the end of text
+    return replace(plan, stop_ids=stop_ids, banned=(*plan.banned, *padding))
 
 
 def prompt_ids(tokenizer: Words, text: str) -> list[int]:
@@ -173,13 +177,13 @@ def prompt_ids(tokenizer: Words, text: str) -> list[int]:
     return tokenizer.encode(text.rstrip(" "))
 
 
-def _gap_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan) -> Plan:
+def _gap_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
     """The plan with both sides in view; a gap has text behind it, so no end, and it stays in its line."""
+    plan = text_plan(denoiser, tokenizer, plan)
     kind = next((kind for kind in ("canvas", "full") if kind in denoiser.spec.contexts), plan.context)
-    plan = text_plan(denoiser, tokenizer, replace(plan, context=kind))
     line_break = tokenizer.encode("\n")
     banned = (*plan.banned, tokenizer.eos_id, *(line_break if len(line_break) == 1 else ()))
-    return replace(plan, stop_ids=(), banned=banned)
+    return replace(plan, context=kind, stop_ids=(), banned=banned)
 
 
 def _search(denoiser: Denoiser, given: list[list[int]], plan: Plan, device: torch.device | str) -> list[list[int]]:

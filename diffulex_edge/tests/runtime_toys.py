@@ -94,7 +94,7 @@ class Bytes:
         return bytes(i - 4 for i in ids if i > 3).decode(errors="replace")
 
 
-def finish(denoiser: Any, prompts: Any, plan: Plan) -> Finished:
+def finish(denoiser: Any, prompts: Any, plan: Plan | None) -> Finished:
     *_, finished = decode(denoiser, prompts, plan)
     assert isinstance(finished, Finished)
     return finished

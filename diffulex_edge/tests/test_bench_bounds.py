@@ -6,7 +6,6 @@ import torch
 
 from diffulex_edge.bench import blocks, bounds
 from diffulex_edge.bench.statistics import ratio
-from diffulex_edge.diffusion.schedule import Cosine, Linear
 from diffulex_edge.tests.bench_toys import FIRST, MASK, VOCAB, Chain, Toy
 
 SMALL = bounds.Reading(batch_tokens=1200)
@@ -69,12 +68,6 @@ def test_mask_is_banned_and_costs_nothing():
     loves_mask = Toy(lambda ids: torch.zeros(*ids.shape, VOCAB).index_fill(2, torch.tensor([MASK]), 50.0))
     bound = bounds.nelbo(loves_mask, bounds.windows([[FIRST] * 6], 6))
     np.testing.assert_allclose(bound.nats, 6 * np.log(VOCAB - 1), rtol=1e-6)
-
-
-@pytest.mark.parametrize("schedule", [Linear(), Cosine()])
-def test_the_time_that_a_model_is_told_masks_the_share_that_is_masked(schedule):
-    share = torch.linspace(0.01, 1, 50)
-    torch.testing.assert_close(schedule.mask_rate(bounds.times(schedule, share)), share, atol=1e-4, rtol=0)
 
 
 def test_blocks_of_the_bayes_denoiser_add_up_to_the_likelihood_and_seeing_more_costs_less():

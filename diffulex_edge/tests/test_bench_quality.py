@@ -3,10 +3,12 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from diffulex_edge.bench import generation
 from diffulex_edge.bench.judging import judge_of_data
@@ -28,8 +30,16 @@ DOCUMENTS = [
 
 
 def small(tmp_path: Path, **changes) -> EvalConfig:
-    values = {"window": 16, "block_size": 4, "block_window": 16, "generations": 4, "prompt_words": 2, "new_tokens": 9}
-    return EvalConfig(judge_data=tmp_path, steps=2, **{**values, **changes})
+    values = {
+        "window": 16,
+        "block_size": 4,
+        "block_window": 16,
+        "generations": 4,
+        "prompt_words": 2,
+        "new_tokens": 9,
+        "steps": 2,
+    }
+    return EvalConfig(judge_data=tmp_path, **{**values, **changes})
 
 
 def test_the_result_has_exactly_the_promised_keys_and_is_json(tmp_path):
@@ -156,7 +166,19 @@ def test_no_texts_are_no_figures_and_no_error(tmp_path):
     assert [result[name] for name in ("judge_ppl", "entropy", "rep4", "distinct2")] == [None] * 4
 
 
-@pytest.mark.parametrize("change", [{"window": 0}, {"mode": "frozen"}, {"mask_schedule": "sine"}, {"generations": -1}])
+@pytest.mark.parametrize("change", [{"window": 0}, {"mode": "frozen"}, {"steps": 0}, {"generations": -1}])
 def test_nonsense_settings_are_refused_by_name(change):
     with pytest.raises(UsageError, match=next(iter(change))):
         EvalConfig(**change)
+
+
+def test_a_model_is_told_the_time_of_its_own_schedule_and_writes_in_its_own_steps(tmp_path):
+    told = {}
+    for schedule in ("linear", "cosine"):
+        model = Toy(uniform)
+        model.spec = replace(model.spec, mask_schedule=schedule, sample_steps=3)
+        result = evaluate(model, Letters(), DOCUMENTS, small(tmp_path, steps=None))
+        assert result["details"]["generation"]["steps"] == 3
+        noisy = [call["t"] for call in model.calls if call["t"] is not None]
+        told[schedule] = torch.cat([t for t in noisy if (t > 0).all()][:4])
+    torch.testing.assert_close(told["cosine"], torch.asin(told["linear"]) * 2 / math.pi)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import get_args, get_type_hints
 
 import pytest
@@ -10,22 +10,37 @@ import pytest
 from diffulex_edge.cli import infill, sample
 from diffulex_edge.cli.decoding import BlockFlags, DecodingFlags
 from diffulex_edge.cli.flags import PROFILES, ModelFlags
+from diffulex_edge.diffusion.schedule import Cosine
 from diffulex_edge.runtime.depth import LinearDepth
 from diffulex_edge.runtime.plan import MODES, Plan, mode_plan
 from diffulex_edge.runtime.reveal import RevealAbove
 from diffulex_edge.runtime.sampler import Categorical, Greedy
+from diffulex_edge.tests import toys
+from diffulex_edge.tests.toys import Copycat
 from diffulex_edge.train.recipe import EDGE_PROFILES
+
+SPEC = replace(Copycat().spec, contexts=toys.eco().spec.contexts)
+TRAINED = replace(SPEC, sample_steps=7, mask_schedule="cosine")
 
 
 def test_flags_left_alone_give_the_plan_s_own_defaults() -> None:
-    assert BlockFlags().plan(DecodingFlags(), None) == Plan()
+    assert BlockFlags().plan(DecodingFlags(), SPEC, None) == Plan()
+
+
+def test_the_model_s_own_steps_and_schedule_hold_where_no_flag_and_no_profile_says_otherwise() -> None:
+    plan = BlockFlags().plan(DecodingFlags(), TRAINED, None)
+    assert (plan.steps, plan.schedule) == (7, Cosine())
+    assert infill.Flags(text="a ___").decoding.plan(TRAINED, None).steps == 7
+    assert ModelFlags().steps(None) is None
+    assert ModelFlags(edge_profile="phone").steps(None) == PROFILES["phone"].steps
+    assert ModelFlags(edge_profile="phone").steps(5) == 5
 
 
 def test_each_flag_sets_its_choice() -> None:
     flags = DecodingFlags(
         steps=4, min_decode_layers=2, confidence_stop=0.95, temperature=0.7, top_k=5, top_p=0.9, seed=3
     )
-    plan = BlockFlags(max_new_tokens=64, block_size=16).plan(flags, None)
+    plan = BlockFlags(max_new_tokens=64, block_size=16).plan(flags, SPEC, None)
     sampler = Categorical(temperature=0.7, top_k=5, top_p=0.9)
     wanted = Plan(max_new_tokens=64, block_size=16, steps=4, sampler=sampler, reveal=RevealAbove(0.95), seed=3)
     assert (plan.depth, plan.sampler, plan.reveal) == (LinearDepth(2), sampler, RevealAbove(0.95))
@@ -34,19 +49,19 @@ def test_each_flag_sets_its_choice() -> None:
 
 def test_no_temperature_is_greedy_whatever_the_other_numbers_say() -> None:
     for flags in (DecodingFlags(), DecodingFlags(top_k=5), DecodingFlags(top_p=0.5)):
-        assert flags.plan(None).sampler == Greedy()
+        assert flags.plan(SPEC, None).sampler == Greedy()
 
 
 def test_sample_draws_and_infill_takes_the_likeliest() -> None:
-    assert sample.Flags().decoding.plan(None).sampler == Categorical(temperature=1.1, top_p=0.9)
-    assert infill.Flags(text="a ___").decoding.plan(None).sampler == Greedy()
+    assert sample.Flags().decoding.plan(SPEC, None).sampler == Categorical(temperature=1.1, top_p=0.9)
+    assert infill.Flags(text="a ___").decoding.plan(SPEC, None).sampler == Greedy()
 
 
-def test_a_profile_sets_steps_and_blocks_and_a_flag_overrules_it() -> None:
+def test_a_profile_overrules_the_model_s_steps_and_a_flag_the_profile_s() -> None:
     phone = PROFILES["phone"]
-    plan = BlockFlags().plan(DecodingFlags(), phone)
+    plan = BlockFlags().plan(DecodingFlags(), TRAINED, phone)
     assert (plan.steps, plan.block_size) == (phone.steps, phone.block_size)
-    assert BlockFlags(block_size=8).plan(DecodingFlags(steps=5), phone).steps == 5
+    assert BlockFlags(block_size=8).plan(DecodingFlags(steps=5), TRAINED, phone).steps == 5
 
 
 @pytest.mark.parametrize(
@@ -64,7 +79,7 @@ def test_switches_name_a_mode(flags: BlockFlags, mode: str) -> None:
 
 def test_blockwise_alone_means_blocks_of_32() -> None:
     flags = BlockFlags(blockwise=True)
-    plan = mode_plan(flags.mode, flags.plan(DecodingFlags(), None))
+    plan = mode_plan(flags.mode, flags.plan(DecodingFlags(), SPEC, None))
     assert (plan.block_size, plan.context) == (32, "full")
 
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffulex_edge.diffusion.schedule import SCHEDULES, Cosine, Linear
+from diffulex_edge.diffusion.schedule import SCHEDULES, Cosine, Linear, find_schedule
+from diffulex_edge.errors import UsageError
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -23,6 +24,19 @@ def test_slope_is_the_derivative_of_the_mask_rate(schedule) -> None:
     t = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
     numeric = (schedule.mask_rate(t + 1e-6) - schedule.mask_rate(t - 1e-6)) / 2e-6
     torch.testing.assert_close(schedule.slope(t), numeric, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_the_time_of_a_share_is_when_that_share_is_masked(schedule) -> None:
+    share = torch.linspace(0, 1, 51)
+    torch.testing.assert_close(schedule.mask_rate(schedule.time(share)), share)
+    assert schedule.time(torch.tensor([0.0, 1.0])).tolist() == [0, 1]
+
+
+def test_a_schedule_is_found_by_its_name_alone() -> None:
+    assert [find_schedule(name) for name in SCHEDULES] == list(SCHEDULES.values())
+    with pytest.raises(UsageError, match="'sine' is not one of linear, cosine"):
+        find_schedule("sine")
 
 
 def test_the_cosine_is_maskgits_not_mdlms() -> None:

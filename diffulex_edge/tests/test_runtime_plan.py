@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate
 
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from diffulex_edge.diffusion.schedule import Cosine, Linear
 from diffulex_edge.errors import UsageError
 from diffulex_edge.runtime.depth import ConstantDepth, LinearDepth, SandwichDepth
-from diffulex_edge.runtime.plan import MODES, Plan, mode_plan
+from diffulex_edge.runtime.plan import MODES, Plan, mode_plan, plan_for
 from diffulex_edge.runtime.quota import BySchedule, EvenSplit, OneByOne, Proportional, Quota
-from diffulex_edge.tests.runtime_toys import Script
+from diffulex_edge.tests.runtime_toys import MASK, Script, finish
 
 SPEC = Script(n_layers=10).spec
 QUOTAS = [BySchedule(), EvenSplit(), Proportional(), Proportional(Fraction(0)), OneByOne()]
@@ -175,6 +176,16 @@ def test_the_steps_of_a_row_do_not_depend_on_the_other_rows() -> None:
             assert mine.last[row] == one.last[0]
 
 
+def test_a_plan_is_as_the_model_was_trained_and_a_wish_overrules_it() -> None:
+    assert plan_for(SPEC) == Plan()
+    trained = replace(SPEC, mask_schedule="cosine", sample_steps=5)
+    assert plan_for(trained) == Plan(schedule=Cosine(), steps=5)
+    assert plan_for(trained, steps=9, seed=3, block_size=None) == Plan(schedule=Cosine(), steps=9, seed=3)
+    assert plan_for(trained, schedule=Linear()).schedule == Linear()
+    with pytest.raises(UsageError, match="'sine' is not one of"):
+        plan_for(replace(SPEC, mask_schedule="sine"))
+
+
 def test_modes_differ_in_context_and_block_only() -> None:
     plan = Plan(max_new_tokens=100, steps=7, seed=3)
     assert set(MODES) == {"full", "block", "block_frozen"}
@@ -185,3 +196,11 @@ def test_modes_differ_in_context_and_block_only() -> None:
     assert {(p.steps, p.seed, p.max_new_tokens) for p in (full, block, frozen)} == {(7, 3, 100)}
     with pytest.raises(UsageError, match="'fast' is not one of full, block, block_frozen"):
         mode_plan("fast")
+
+
+def test_without_a_plan_a_model_is_decoded_as_it_was_trained() -> None:
+    denoiser = Script()
+    denoiser.spec = replace(denoiser.spec, sample_steps=3, mask_schedule="cosine")
+    assert finish(denoiser, [[MASK] * 8], None).forwards == 3
+    hidden = [int(rows.sum()) for *_, rows in denoiser.looked]
+    assert hidden == [8, 6, 4], "floor(8 cos(pi / 6)), floor(8 cos(pi / 3))"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -90,3 +93,22 @@ def test_the_two_commands_on_top_are_make_targets_or_verbs() -> None:
     assert first[1].startswith("make demo")
     assert "\ndemo:" in (ROOT / "Makefile").read_text()
     assert sys.version_info >= (3, 11)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+def test_make_installs_once_and_again_only_where_a_dependency_changed(tmp_path: Path) -> None:
+    def would_install() -> bool:
+        done = subprocess.run(["make", "-n", "demo"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return "pip install" in done.stdout
+
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert would_install()
+    crc = subprocess.run(["cksum"], input=(ROOT / "pyproject.toml").read_bytes(), capture_output=True, check=True)
+    stamp = tmp_path / ".venv" / f"installed-{crc.stdout.split()[0].decode()}"
+    stamp.parent.mkdir()
+    stamp.touch()
+    os.utime(stamp, (0, 0))  # a fresh checkout of the same files is newer than what was installed
+    assert not would_install()
+    (tmp_path / "pyproject.toml").write_text("changed")
+    assert would_install()

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from diffulex_edge.errors import DiffulexEdgeError, Interrupted, UsageError
+from diffulex_edge.files import read_json
 from diffulex_edge.model import checkpoint
 from diffulex_edge.train import loop, signals
 from diffulex_edge.train.loop import train
@@ -97,6 +98,31 @@ def test_another_recipe_in_the_same_folder_is_refused(tiny: TrainConfig) -> None
     with pytest.raises(UsageError, match="holds a run with another seq_len"):
         train(replace(tiny, seq_len=32))
     assert train(replace(tiny, seq_len=32, overwrite=True, max_steps=2))["step"] == 2
+
+
+def test_a_checkpoint_says_how_it_is_meant_to_be_decoded(tiny: TrainConfig) -> None:
+    train(replace(tiny, max_steps=1, sample_steps=5, mask_schedule="cosine"))
+    model, folder = checkpoint.load_model(tiny.output_dir)
+    assert (model.spec.sample_steps, model.spec.mask_schedule) == (5, "cosine")
+    assert set(read_json(folder / "config.json")) == {"model_type", "model", "tokenizer_fingerprint"}
+    train(replace(tiny, max_steps=1, model="backup", sample_steps=5, overwrite=True))
+    assert checkpoint.load_model(tiny.output_dir)[0].spec.sample_steps == 5
+
+
+def test_a_run_of_an_older_program_goes_on_where_its_missing_fields_had_their_defaults(tiny: TrainConfig) -> None:
+    train(tiny)
+    folder = checkpoint.find(tiny.output_dir)
+    written = read_json(folder / "state.json")
+    del written["run"]["recipe"]["model"]["sample_steps"], written["run"]["recipe"]["optim"]["ema_decay"]
+    parts = {path.name: checkpoint.copy_of(path) for path in folder.iterdir() if path.name != "manifest.json"}
+    older = tiny.output_dir.with_name("older") / folder.name
+    checkpoint.write(older, {**parts, "state.json": checkpoint.document(written)})
+    assert train(replace(tiny, output_dir=older.parent, max_steps=13))["step"] == 13
+    del written["run"]["recipe"]["seq_len"]  # 256 by default, not this run's
+    another = tiny.output_dir.with_name("another") / folder.name
+    checkpoint.write(another, {**parts, "state.json": checkpoint.document(written)})
+    with pytest.raises(UsageError, match="another seq_len: 256, not 64"):
+        train(replace(tiny, output_dir=another.parent))
 
 
 def test_more_steps_go_on_from_where_the_run_was(tiny: TrainConfig) -> None:

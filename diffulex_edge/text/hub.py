@@ -63,12 +63,12 @@ def stream(data: HubData) -> Iterator[Document]:
 
 def _texts(data: HubData) -> Iterator[str]:
     for number, row in enumerate(_rows(data), start=1):
-        text = row.get(data.column)
-        if not isinstance(text, str):
+        text = row.get(data.column, 0)
+        if not isinstance(text, str | None):
             raise ArtefactError(
                 f"{data.id}: row {number} has no text in column {data.column!r}; its columns: {', '.join(row)}"
             )
-        yield text
+        yield text or ""  # a null is an empty document
 
 
 def _rows(data: HubData) -> Iterator[dict[str, Any]]:
@@ -81,7 +81,8 @@ def _rows(data: HubData) -> Iterator[dict[str, Any]]:
     network_errors: tuple[type[Exception], ...] = (OSError, *_network_errors())
     try:
         yield from datasets.load_dataset(data.id, data.config, data_dir=data.data_dir, split=data.split, streaming=True)
-    except (FileNotFoundError, ValueError) as error:  # no such data set, configuration or split
+    except (FileNotFoundError, ValueError, RuntimeError, EOFError) as error:
+        # no such data set, configuration or split; one that comes as a program; one whose files are damaged
         raise UsageError(f"{data.id}: cannot be read as a data set of the hub ({_first_line(error)})") from error
     except network_errors as error:
         raise ResourceError(f"{data.id}: cannot be read from the hub ({_first_line(error)})") from error

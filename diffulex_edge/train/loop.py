@@ -122,6 +122,7 @@ def _initial_weights(model: Any, config: TrainConfig, batches: Batches) -> None:
 
 def _refuse_another_run(held: Path, recipe: Recipe, batches: Batches) -> None:
     before, now = state.read_run(held), run_facts(recipe, batches)
+    before["recipe"] = _completed(before["recipe"], _plain(asdict(Recipe(model=type(recipe.model)()))))
     for part in ("recipe", "data"):
         for name, value in now[part].items():
             if name != "max_steps" and before[part].get(name) != value:
@@ -129,6 +130,14 @@ def _refuse_another_run(held: Path, recipe: Recipe, batches: Batches) -> None:
                     f"{held.parent} holds a run with another {name}: {before[part].get(name)}, not {value}; "
                     "choose another --output_dir, or --overwrite it"
                 )
+
+
+def _completed(before: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What an older program wrote of its run: a field that is younger than the run had its default there."""
+    return {
+        name: {**value, **before.get(name, {})} if isinstance(value, dict) else before.get(name, value)
+        for name, value in defaults.items()
+    }
 
 
 def run_facts(recipe: Recipe, batches: Batches) -> dict[str, Any]:
@@ -209,10 +218,15 @@ def _save(run: Run, reporter: Reporter, *, validating: bool) -> Path:
         return folder
     if validating:
         with averaged(run.state):
-            reporter.validation(progress, validate(run.state.model, run.config.data_dir, run.recipe.seq_len))
-    model = replace(run.recipe.model, trained_modes=run.objective.trained_modes)
+            found = validate(run.state.model, run.config.data_dir, run.recipe.seq_len, run.objective.schedule)
+            reporter.validation(progress, found)
+    model = replace(
+        run.recipe.model,
+        trained_modes=run.objective.trained_modes,
+        mask_schedule=run.recipe.objective.mask_schedule,
+        sample_steps=run.recipe.sample_steps,
+    )
     config = checkpoint.model_config(family(run.config.model), model, run.batches.tokenizer_fingerprint)
-    config["sample_steps"] = run.recipe.sample_steps
     facts = run_facts(run.recipe, run.batches)
     state.save(folder, run.state, config=config, run=facts, tokenizer=run.batches.tokenizer_path)
     checkpoint.verify(folder)

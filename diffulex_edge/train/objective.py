@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffulex_edge.diffusion.corruption import Corrupted, corrupt, discrete_times, permuted_strata
 from diffulex_edge.diffusion.loss import masked_loss, mean_weight, nelbo_weight
-from diffulex_edge.diffusion.schedule import Cosine, Linear, NoiseSchedule
+from diffulex_edge.diffusion.schedule import SCHEDULES, NoiseSchedule
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import NONE, Denoiser
 from diffulex_edge.model.context import LayerMemory, MemoryContext, join
@@ -56,8 +56,8 @@ class ObjectiveConfig:
 
 Weight = Callable[[Corrupted, NoiseSchedule], Tensor]
 OBJECTIVES: dict[str, tuple[NoiseSchedule, Weight]] = {
-    "linear": (Linear(), nelbo_weight),
-    "cosine": (Cosine(), mean_weight),
+    "linear": (SCHEDULES["linear"], nelbo_weight),
+    "cosine": (SCHEDULES["cosine"], mean_weight),
 }
 
 

@@ -129,7 +129,7 @@ def resolve(config: TrainConfig, *, vocab_size: int, mask_id: int) -> Recipe:
     """The recipe that the flags name, with each flag that was given put where it belongs."""
     recipe = RECIPES[config.recipe or config.edge_profile or "laptop"]()
     given = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) is not None}
-    flags = _flags_for(recipe.model, given)
+    flags = _flags_for(recipe.model, {name: value for name, value in given.items() if name not in _SAVED_WITH_MODEL})
     kept = tuple(i for i in recipe.model.local_attn_layers if i < (config.n_layers or recipe.model.n_layers))
     model = replace(recipe.model, vocab_size=vocab_size, mask_id=mask_id, local_attn_layers=kept, **flags)
     if config.d_model or config.n_heads:
@@ -144,6 +144,7 @@ def resolve(config: TrainConfig, *, vocab_size: int, mask_id: int) -> Recipe:
     )
 
 
+_SAVED_WITH_MODEL = ("mask_schedule", "sample_steps")  # of objective and recipe: in the model's config once it is saved
 _RUN_FLAGS = ("max_steps", "seq_len", "batch_size", "grad_accum", "sample_steps")
 
 

@@ -9,13 +9,16 @@ import torch
 
 from diffulex_edge.diffusion.corruption import exact_count
 from diffulex_edge.diffusion.loss import masked_loss
+from diffulex_edge.diffusion.schedule import NoiseSchedule
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.text.batches import Batches
 
 
 @torch.no_grad()
-def validate(model: Denoiser, data_dir: Path, seq_len: int, windows: int = 64) -> dict[str, float]:
+def validate(
+    model: Denoiser, data_dir: Path, seq_len: int, schedule: NoiseSchedule, windows: int = 64
+) -> dict[str, float]:
     """{"val_nats_per_token", "val_bits_per_char"} by exact-count masking; empty where val.bin has no window."""
     try:
         batches = Batches(data_dir, "val", seq_len=seq_len, batch_size=16, seed=0)
@@ -29,7 +32,7 @@ def validate(model: Denoiser, data_dir: Path, seq_len: int, windows: int = 64) -
             torch.randperm(16, generator=generator) * seq_len + torch.randint(seq_len, (16,), generator=generator)
         ) // 16 + 1
         noised = exact_count(x, counts, model.spec.mask_id, generator)
-        logits, _ = model(noised.xt, t=noised.t, rows=noised.masked)
+        logits, _ = model(noised.xt, t=schedule.time(noised.t), rows=noised.masked)
         weight = (1 / noised.t)[:, None].expand_as(x)[noised.masked]
         total += float(masked_loss(logits, x[noised.masked], weight, model.spec.mask_id))
         tokens += x.numel()
