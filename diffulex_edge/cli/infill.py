@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ class Flags:
 def run(flags: Flags) -> dict[str, Any]:
     text = read_prompt(flags.text)
     denoiser, tokenizer = flags.model.open()
+    if "canvas" not in denoiser.spec.contexts:
+        print(f"warning: {flags.model.ckpt} does not see what follows a gap; expect worse fits", file=sys.stderr)
     plan = flags.decoding.plan(denoiser.spec, flags.model.profile)
     filled = infill(denoiser, tokenizer, text, plan, blank=flags.blank, lengths=flags.lengths or flags.length)
     console(flags.json).print(filled, markup=False)

@@ -180,7 +180,7 @@ def prompt_ids(tokenizer: Words, text: str) -> list[int]:
 def _gap_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
     """The plan with both sides in view; a gap has text behind it, so no end, and it stays in its line."""
     plan = text_plan(denoiser, tokenizer, plan)
-    kind = next((kind for kind in ("canvas", "full") if kind in denoiser.spec.contexts), plan.context)
+    kind = next((kind for kind in ("canvas", "kv", "full") if kind in denoiser.spec.contexts), plan.context)
     line_break = tokenizer.encode("\n")
     banned = (*plan.banned, tokenizer.eos_id, *(line_break if len(line_break) == 1 else ()))
     return replace(plan, context=kind, stop_ids=(), banned=banned)
@@ -209,7 +209,11 @@ def _fill(
     plan: Plan,
     device: torch.device | str,
 ) -> list[list[int]]:
-    """The whole text in ids for each candidate's gap lengths, decoded in one block that reaches to its end."""
+    """The whole text in ids for each candidate's gap lengths.
+
+    Decoded in one block that reaches to its end; where attention is block-causal, in the model's blocks, which see
+    nothing behind them.
+    """
     mask = denoiser.spec.mask_id
     rows = []
     for lengths in candidates:
@@ -217,7 +221,8 @@ def _fill(
         for length, after in zip(lengths, given[1:], strict=True):
             row += [mask] * length + after
         rows.append(row)
-    *_, finished = decode(denoiser, rows, replace(plan, block_size=max(map(len, rows))), device=device)
+    size = denoiser.spec.block_length or max(map(len, rows))
+    *_, finished = decode(denoiser, rows, replace(plan, block_size=size), device=device)
     assert isinstance(finished, Finished)
     return finished.texts
 
