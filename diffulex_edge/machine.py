@@ -35,6 +35,16 @@ def gemm_rate(dtype: torch.dtype, size: int = 256, seconds: float = 0.02) -> flo
     return 2 * size**3 * runs / (time.perf_counter() - start)
 
 
+def bandwidth(size: int = 1 << 28, runs: int = 5) -> float:
+    """Bytes a second that are read from memory: the best of adding up `size` bytes, more than a cache holds."""
+    x, best = torch.ones(size // 4), float("inf")
+    for _ in range(runs):
+        start = time.perf_counter()
+        x.sum()
+        best = min(best, time.perf_counter() - start)
+    return size / best
+
+
 def number_type(name: str) -> torch.dtype:
     """fp32 or bf16; `auto` is bf16 where its products are faster, by a measurement of 50 ms."""
     if name == "auto":

@@ -107,6 +107,7 @@ class AttentionDenoiser(nn.Module):
         self.facts, self.spec = facts, facts.spec
         self.ends = ends
         self.layers = nn.ModuleList(layers)
+        self.run_layers = run
 
     def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
         if kind not in self.spec.contexts:
@@ -182,7 +183,7 @@ class AttentionDenoiser(nn.Module):
         turn = turns(torch.arange(start, start + length, device=ids.device), self.facts.head_dim, self.facts.rope_theta)
         mask = self._mask(start, length, start + length if cache is None else cache.reach(length), first)
         memory = [None if cache is None else cache.layer(i) for i in range(len(self.layers))]
-        return run(self.layers, Flow(self.ends.embed(ids, t), turn, mask), memory, depth)[0].tokens
+        return self.run_layers(self.layers, Flow(self.ends.embed(ids, t), turn, mask), memory, depth)[0].tokens
 
     def _mask(self, start: int, length: int, reach: int, first: Tensor | None) -> Tensor | None:
         """i sees j where i // b >= j // b, and j is real; a padding token sees itself, so that no row is empty."""

@@ -181,6 +181,7 @@ class EcoHybrid(nn.Module):
         self.ends = Ends(config.vocab_size, config.d_model, config.timesteps)
         self.slots0 = nn.Parameter(torch.randn(config.memory_slots, config.d_model))
         self.layers = nn.ModuleList(EcoLayer(config, i) for i in range(config.n_layers))
+        self.run_layers = run
         self.spec = DenoiserSpec(
             vocab_size=config.vocab_size,
             mask_id=config.mask_id,
@@ -236,7 +237,7 @@ class EcoHybrid(nn.Module):
         self, ids: Tensor, memory: Sequence[Recall], t: Tensor | None, depth: int | None, real: Tensor | None
     ) -> tuple[Tensor, list[Saw]]:
         flow = Flow(self.ends.embed(ids, t), self.slots0.expand(len(ids), -1, -1), real)
-        flow, saw = run(self.layers, flow, memory, depth)
+        flow, saw = self.run_layers(self.layers, flow, memory, depth)
         return flow.tokens, saw
 
     def _ids(self, batch_size: int, first: Tensor | None = None, *, canvas: bool = False) -> FullContext:

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
-from tokenizers import Tokenizer as HubTokenizer
 from torch import Tensor
+
+from diffulex_edge.bench.shapes import write_byte_tokenizer
 
 VOCAB, MASK, EOS = 300, 299, 298
 SIZES: dict[str, Any] = {
@@ -159,7 +159,7 @@ def write_folder(
     """A folder as the hub has it: config, tokenizer, and the weights in one file or several with an index."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(family.config))
-    write_tokenizer(folder)
+    write_byte_tokenizer(folder, EOS, MASK)
     values = {name: value.to(dtype or value.dtype).contiguous() for name, value in tensors(family, model).items()}
     if shards == 1:
         save_file(values, folder / "model.safetensors")
@@ -173,20 +173,6 @@ def write_folder(
         index.update(dict.fromkeys(part, file))
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     return folder
-
-
-def write_tokenizer(folder: Path) -> None:
-    """Bytes, some pairs, an end of text and a mask, as tokenizer.json."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {piece: i for i, piece in enumerate(alphabet)}
-    words = HubTokenizer(models.BPE(vocab=vocab, merges=[]))
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    words.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    spare = [AddedToken(f"<|spare_{i}|>", special=True) for i in range(len(vocab), EOS)]
-    words.add_special_tokens([*spare, AddedToken("<|endoftext|>", special=True), AddedToken("<|mask|>", special=True)])
-    words.save(str(folder / "tokenizer.json"))
-    names = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "mask_token": "<|mask|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(names))
 
 
 def mask_of(block_length: int | None, length: int) -> Tensor:
