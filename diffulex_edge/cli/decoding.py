@@ -8,8 +8,9 @@ from typing import Any
 from diffulex_edge.cli.flags import Profile
 from diffulex_edge.cli.reveal_flags import RevealFlags
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.base import DenoiserSpec
+from diffulex_edge.model.base import Denoiser, DenoiserSpec
 from diffulex_edge.runtime.depth import LinearDepth
+from diffulex_edge.runtime.guidance import Guided
 from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.sampler import choose_sampler
 
@@ -26,6 +27,10 @@ class DecodingFlags:
     top_k: int = 0  # draw from so many likeliest tokens; 0: from all
     top_p: float = 1.0  # draw from the likeliest tokens that together have this probability
     seed: int = Plan.seed  # the same seed gives the same text
+    cfg_scale: float = 0.0  # follow the prompt more closely, at twice the cost a step: LLaDA's guidance; 0: off
+
+    def guide(self, denoiser: Denoiser) -> Denoiser:
+        return Guided(denoiser, self.cfg_scale) if self.cfg_scale else denoiser
 
     def plan(self, spec: DenoiserSpec, profile: Profile | None, **more: Any) -> Plan:
         """The plan; `more` are fields of it that the verb decides, None for the profile's or else the model's own."""

@@ -51,7 +51,7 @@ def run(flags: Flags) -> dict[str, Any]:
         print(f"warning: {flags.model.ckpt} was not trained for --frozen_context; expect worse text", file=sys.stderr)
     ids, plan = prompt_ids(tokenizer, prompt), text_plan(denoiser, tokenizer, plan)
     view, rows, start = View(tokenizer, ids), StopStrings(tokenizer, [prompt], flags.blocks.stop), time.perf_counter()
-    done = watch(decode(denoiser, [ids], plan, until=rows), view, out)
+    done = watch(decode(flags.decoding.guide(denoiser), [ids], plan, until=rows), view, out)
     seconds = time.perf_counter() - start
     text, new = prompt + rows.text(0), len(done.tokens[0])
     out.print(text, markup=False)
@@ -75,6 +75,6 @@ def _speed(flags: Flags, prompt: str, base: Plan, denoiser: Denoiser, tokenizer:
         warmup_runs=flags.warmup_runs,
         seed=flags.decoding.seed,
     )
-    result = benchmark(denoiser, tokenizer, config)
+    result = benchmark(flags.decoding.guide(denoiser), tokenizer, config)
     console(flags.json).print(bench_table(result))
     return {"benchmark": result}

@@ -39,6 +39,7 @@ def refused(argv: list[str], capsys: Said, code: int, *said: str) -> None:
         (["--temperature", "nan"], "temperature"),
         (["--top_p", "0"], "top_p"),
         (["--confidence_stop", "1.5"], "threshold=1.5"),
+        (["--cfg_scale", "-1"], "guidance scale of -1.0"),
         (["--min_decode_layers", "99"], "99"),
         (["--threads", "0"], "threads"),
         (["--model", "backup"], "--model backup"),

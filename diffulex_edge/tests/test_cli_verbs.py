@@ -80,6 +80,24 @@ def test_a_benchmark_comes_with_its_quality(tiny_run: TinyRun, capsys: Said) -> 
     assert row["block_nelbo"] > 0
 
 
+def test_guidance_changes_the_text_and_what_a_benchmark_measures_runs_with_it(tiny_run: TinyRun, capsys: Said) -> None:
+    base = ["sample", "--ckpt", str(tiny_run.run), "--prompt", "आज घर", "--temperature", "0", *SHORT]
+    plain, guided = result(base, capsys), result([*base, "--cfg_scale", "300"], capsys)
+    assert plain["text"] != guided["text"]
+    assert plain["forwards"] == guided["forwards"]
+    assert result([*base, "--cfg_scale", "0"], capsys)["text"] == plain["text"]
+    measured = result([*base, "--cfg_scale", "2", "--benchmark_runs", "1", "--blockwise"], capsys)["benchmark"]
+    assert measured["rows"][0]["tokens_per_s"] > 0
+
+
+def test_infill_takes_guidance_too(tiny_run: TinyRun, capsys: Said) -> None:
+    flags = ["--cfg_scale", "300", "--length", "4", "--threads", "1"]
+    texts = [
+        result(["infill", "मैं ___ गया", "--ckpt", str(tiny_run.run), *flags[more:]], capsys)["filled"] for more in (0, 2)
+    ]
+    assert texts[0] != texts[1]
+
+
 def test_the_steps_can_be_drawn(tiny_run: TinyRun, capsys: Said, tmp_path: Path) -> None:
     picture = tmp_path / "p.svg"
     flags = ["--picture", str(picture), "--prompt", "आज"]
