@@ -31,6 +31,42 @@ from diffulex_edge.model.compiled import compiled
 Step = Callable[[], object]
 
 
+def _eager(model: Any, sizes: Any, context: Tensor, block: Tensor) -> Step:
+    """Our own step: all rows asked for, against the best cache that the model has."""
+    kind = next(kind for kind in ("kv", "memory", "dual") if kind in model.spec.contexts)
+    rows = torch.ones_like(block, dtype=torch.bool)
+    with torch.inference_mode():
+        remembered = model.begin(kind, 1, context.shape[1] + block.shape[1])
+        for piece in context.split(block.shape[1] if remembered.aligned else context.shape[1], 1):
+            _, remembered = model(piece, remembered, rows=NONE)
+        remembered = remembered.facing(block[:, :0])
+        _, seen = model(block, remembered, rows=rows)
+        remembered = remembered.refresh(seen, None)
+
+    @torch.inference_mode()
+    def step() -> object:
+        return model(block, remembered, t=torch.ones(1), rows=rows)[0]
+
+    return step
+
+
+def _compiled(model: Any, sizes: Any, context: Tensor, block: Tensor) -> Step:
+    return _eager(compiled(model), sizes, context, block)
+
+
+def _twin(model: Any, sizes: Any, context: Tensor, block: Tensor) -> Step:
+    if not isinstance(model, AttentionDenoiser) or sizes is None:
+        raise UsageError(f"{type(model).__name__} has no twin in the transformers library: leave `twin` out of engines")
+    return twin_step(model, sizes, context, block)
+
+
+ENGINES: dict[str, Callable[[Any, Any, Tensor, Tensor], Step]] = {
+    "eager": _eager,
+    "compiled": _compiled,
+    "twin": _twin,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepBenchConfig:
     lengths: tuple[int, ...] = (32, 128, 512)  # tokens of the block that a step looks at
@@ -98,40 +134,3 @@ def _weight_bytes(model: Any) -> int:
     """Of all that a step reads: the embedding only where it is the head as well."""
     skipped = 0 if getattr(model.ends, "head", None) is None else model.ends.tokens.weight.nbytes
     return sum(parameter.nbytes for parameter in model.parameters()) - skipped
-
-
-def _eager(model: Any, sizes: Any, context: Tensor, block: Tensor) -> Step:
-    """Our own step: all rows asked for, against the best cache that the model has."""
-    kind = next(kind for kind in ("kv", "memory", "dual") if kind in model.spec.contexts)
-    rows = torch.ones_like(block, dtype=torch.bool)
-    with torch.inference_mode():
-        remembered = model.begin(kind, 1, context.shape[1] + block.shape[1])
-        size = model.spec.block_length or block.shape[1]
-        for piece in context.split(context.shape[1] if kind == "dual" else size, 1):
-            _, remembered = model(piece, remembered, rows=NONE)
-        remembered = remembered.facing(block[:, :0])
-        _, seen = model(block, remembered, rows=rows)
-        remembered = remembered.refresh(seen, None)
-
-    @torch.inference_mode()
-    def step() -> object:
-        return model(block, remembered, t=torch.ones(1), rows=rows)[0]
-
-    return step
-
-
-def _compiled(model: Any, sizes: Any, context: Tensor, block: Tensor) -> Step:
-    return _eager(compiled(model), sizes, context, block)
-
-
-def _twin(model: Any, sizes: Any, context: Tensor, block: Tensor) -> Step:
-    if not isinstance(model, AttentionDenoiser) or sizes is None:
-        raise UsageError(f"{type(model).__name__} has no twin in the transformers library: leave `twin` out of engines")
-    return twin_step(model, sizes, context, block)
-
-
-ENGINES: dict[str, Callable[[Any, Any, Tensor, Tensor], Step]] = {
-    "eager": _eager,
-    "compiled": _compiled,
-    "twin": _twin,
-}
