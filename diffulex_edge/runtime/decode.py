@@ -86,7 +86,7 @@ def decode(
     context = denoiser.begin(plan.context, rows, width, canvas.first if canvas.first.any() else None)
     generator = torch.Generator(device).manual_seed(plan.seed)
     forwards, commits, start = 0, 0, canvas.start
-    unread = _prefill(canvas.ids[:, : canvas.start], plan, spec, aligned)  # what the context has yet to take in
+    unread = prefill(canvas.ids[:, :start], plan.block_size, spec, aligned)  # what the context has yet to take in
     while canvas.asked[:, start:].any():
         for clean in unread:
             _, context = denoiser(clean, context, rows=NONE)
@@ -114,14 +114,14 @@ def decode(
     yield Finished(canvas.filled(), canvas.texts(), forwards, commits)
 
 
-def _prefill(prefix: Tensor, plan: Plan, spec: DenoiserSpec, aligned: bool) -> tuple[Tensor, ...]:
+def prefill(prefix: Tensor, block_size: int, spec: DenoiserSpec, aligned: bool) -> tuple[Tensor, ...]:
     """The text (B, S) before the first block in pieces that one call takes.
 
     Block-causal attention and a context of ids take all at once; a memory is updated block by block.
     """
     if not prefix.shape[1]:
         return ()
-    return prefix.split(plan.block_size, 1) if aligned and spec.block_length is None else (prefix,)
+    return prefix.split(block_size, 1) if aligned and spec.block_length is None else (prefix,)
 
 
 def _device(prompts: Prompts) -> torch.device:

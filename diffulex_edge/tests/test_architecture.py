@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "train": {"text", "diffusion", "model"},
     "bench": {"text", "diffusion", "model", "runtime", "train"},
     "api": {"text", "model"},
+    "integrations": {"diffusion", "text", "model", "runtime", "bench", "api"},
     "doctor": {"api", "bench"},
     "__init__": {"api", "runtime"},
 }
