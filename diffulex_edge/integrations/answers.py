@@ -66,7 +66,7 @@ class Answers:
             block_size=size,
             n_samples=config.samples,
             seed=config.seed,
-            reading=Reading(find_schedule(denoiser.spec.mask_schedule), batch_tokens=config.batch_tokens),
+            reading=Reading(schedule=find_schedule(denoiser.spec.mask_schedule), batch_tokens=config.batch_tokens),
         )
 
     def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[int, tuple[float, bool]]]:
