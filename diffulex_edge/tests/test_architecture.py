@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "runtime": {"diffusion", "model"},
     "train": {"text", "diffusion", "model"},
     "bench": {"text", "diffusion", "model", "runtime", "train"},
-    "api": {"text", "model"},
+    "hub": {"text", "model"},
+    "api": {"text", "model", "hub"},
     "doctor": {"api", "bench"},
     "__init__": {"api", "runtime"},
 }
