@@ -56,6 +56,13 @@ def test_a_prompt_is_continued_to_the_end_of_the_text() -> None:
         assert generate(Reciter("मैं कल बाज़ार गया"), WORDS, "मैं कल", Plan(context=context)) == " बाज़ार गया"
 
 
+def test_a_text_ends_also_where_one_id_both_pads_and_ends() -> None:
+    class One(Bytes):
+        pad_id = Bytes.eos_id
+
+    assert generate(Reciter("one two"), One(), "one", Plan()) == " two"
+
+
 def test_a_space_at_the_end_of_a_prompt_is_not_doubled() -> None:
     assert generate(Reciter("one two"), WORDS, "one ", Plan()) == "two"
     assert generate(Reciter("one two"), WORDS, "one", Plan()) == " two"
