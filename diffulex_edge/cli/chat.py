@@ -37,7 +37,8 @@ def run(flags: Flags) -> dict[str, Any]:
     template = find_template(flags.template, locate(flags.model.ckpt), tokenizer)
     if template is PLAIN:
         print(f"{flags.model.ckpt} was not trained to chat: it goes on from what you write", file=sys.stderr)
-    stop_ids, best = (tokenizer.eos_id, *closing_ids(tokenizer, template)), next(iter(denoiser.spec.contexts))
+    best, closing = next(iter(denoiser.spec.contexts)), closing_ids(tokenizer, template)
+    stop_ids = tuple(dict.fromkeys((tokenizer.eos_id, *denoiser.spec.stop_ids, *closing)))
 
     def plan(answer: AnswerFlags) -> Plan:
         return text_plan(denoiser, tokenizer, answer.plan(flags.model.profile, best, stop_ids))

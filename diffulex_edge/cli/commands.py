@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from diffulex_edge.cli.decoding import BlockFlags, DecodingFlags
 from diffulex_edge.cli.flags import Profile
@@ -29,7 +30,13 @@ class AnswerFlags:
         return replace(blocks.plan(self.decoding, profile), context=self.context or best, stop_ids=stop_ids)
 
 
-SETTINGS = [field.name for kind in (DecodingFlags, AnswerFlags) for field in fields(kind) if field.name != "decoding"]
+def _names(kind: Any) -> list[str]:
+    """The flags of a dataclass and of those inside it."""
+    parts = [(field.name, field.default) for field in fields(kind)]
+    return [name for own, value in parts for name in (_names(value) if is_dataclass(value) else [own])]
+
+
+SETTINGS = _names(AnswerFlags)
 
 
 class Chat:
