@@ -19,6 +19,8 @@ from diffulex_edge.cli.commands import COMMANDS, SETTINGS
 from diffulex_edge.cli.live import watch
 from diffulex_edge.cli.main import main
 from diffulex_edge.tests.conftest import TinyRun
+from diffulex_edge.tests.family_toys import FAMILIES, hub_model, write_folder
+from diffulex_edge.tests.hub_toys import REPO, serve
 from diffulex_edge.tests.tree import ROOT
 
 Said = pytest.CaptureFixture[str]
@@ -189,6 +191,30 @@ def test_in_a_terminal_it_prompts_and_leaves_at_the_end_of_input(tiny_run: TinyR
         os.write(master, b"\x04")
         assert child.wait(120) == 0
     os.close(master)
+
+
+@pytest.mark.parametrize("name", ["llada", "sdar"])
+def test_a_model_of_the_hub_is_pulled_and_talked_with_by_its_own_template(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    pytest.importorskip("transformers")
+    constants = pytest.importorskip("huggingface_hub").constants
+    family = FAMILIES[name]
+    folder = write_folder(tmp_path / "source", family, hub_model(family), shards=2)
+    turn = "{{ '<|spare_256|>' ~ m.role ~ ' ' ~ m.content ~ '<|spare_257|>' }}"
+    opening = "{% if add_generation_prompt %}{{ '<|spare_256|>assistant ' }}{% endif %}"
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}" + turn + "{% endfor %}" + opening)
+    monkeypatch.setenv("DIFFULEX_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n<|spare_257|>\n"))
+    with serve() as hub:
+        hub.files = {file.name: file.read_bytes() for file in folder.iterdir()} | {"modeling.py": b"1 / 0"}
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        assert main(["pull", REPO]) == 0
+    capsys.readouterr()
+    assert main(["chat", "--ckpt", REPO, *SHORT, "--block_size", "4", "--json", "-"]) == 0
+    said = capsys.readouterr()
+    assert contents(json.loads(said.out), "user") == ["hello", "<|spare_257|>"]
+    assert "not trained to chat" not in said.err
 
 
 def _until(master: int, word: bytes) -> bytes:
