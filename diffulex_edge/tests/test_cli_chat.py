@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
@@ -148,16 +149,19 @@ def test_a_conversation_can_be_saved_left_and_gone_on_with(
 def test_ctrl_c_stops_the_answer_and_keeps_the_session(
     tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
+    calls = itertools.count()
+
     def interrupted(events: Iterator[Any], *rest: Any) -> Any:
-        monkeypatch.setattr(dialogue, "watch", watch)
-        next(events)
-        signal.raise_signal(signal.SIGINT)
+        if next(calls) == 1:
+            next(events)
+            signal.raise_signal(signal.SIGINT)
+        return watch(events, *rest)
 
     monkeypatch.setattr(dialogue, "watch", interrupted)
-    transcript, said = chat(tiny_run, ["आज", "kal"], monkeypatch, capsys)
-    assert "stopped" in said
-    assert contents(transcript, "user") == ["kal"]
-    assert len(contents(transcript, "assistant")) == 1
+    transcript, said = chat(tiny_run, ["आज", "never answered", "kal"], monkeypatch, capsys)
+    assert contents(transcript, "user") == ["आज", "kal"]
+    answers = contents(transcript, "assistant")
+    assert said.split("chat: it goes on from what you write\n")[1] == f"{answers[0]}\nstopped\n{answers[1]}\n"
 
 
 def test_a_template_of_one_s_own_is_used_and_a_hostile_one_ends_with_code_3(

@@ -71,7 +71,7 @@ def test_the_oldest_turns_fall_out_of_the_prompt_and_stay_in_the_transcript() ->
 
 
 def test_as_many_turns_stay_as_fit() -> None:
-    talk, seen, _ = conversation(longest=10)
+    talk, seen, _ = conversation(longest=12)  # without the first question alone it would fit too
     turns = [("user", "aaa"), ("assistant", "bbb"), ("user", "cc"), ("assistant", "dd")]
     talk.turns = [{"role": role, "content": text} for role, text in turns]
     assert len(talk.hear("eeeee")) == 9
@@ -148,9 +148,12 @@ def test_undo_and_clear_forget_and_the_model_sees_all_that_is_left() -> None:
     talk.undo()
     assert talk.turns == []
     ask(talk, "d")
+    assert seen.messages[-1] == [{"role": "user", "content": "d"}]
+    ask(talk, "e" * 8)  # what was before falls out
+    assert seen.messages[-1] == [{"role": "user", "content": "e" * 8}]
     talk.clear()
-    ask(talk, "e")
-    assert seen.messages[-1] == [{"role": "user", "content": "e"}]
+    ask(talk, "f")
+    assert seen.messages[-1] == [{"role": "user", "content": "f"}]
 
 
 def test_a_transcript_can_be_gone_on_from() -> None:

@@ -179,6 +179,7 @@ HOSTILE = {
     "macro": "{% macro f(n) %}{{ f(n - 1) ~ f(n - 1) if n }}{% endmacro %}{{ f(99) }}",
     "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "memory": "{{ 'a' * 99999999999 }}",
+    "quiet memory": "{{ ('a' * 600000000) | length }}",
     "doubling": "{% set n = namespace(x='aa') %}{% for i in range(64) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
     "output": "{% for i in range(99999) %}{{ 'a' * 9999 }}{% endfor %}",
     "power": "{{ 9 ** (9 ** 9) }}",
