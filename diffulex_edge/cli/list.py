@@ -23,7 +23,8 @@ class Flags:
 def run(flags: Flags) -> list[dict[str, Any]]:
     found = models()
     faults = {model.path: _fault(model) for model in found} if flags.verify else {}
-    table = Table("name", "family", "size", "commit", *(["state"] if flags.verify else []), "path", box=None)
+    table = Table("name", "family", "size", "commit", *(["state"] if flags.verify else []), box=None)
+    table.add_column("path", overflow="fold")
     for model in found:
         state = ["damaged" if faults[model.path] else "intact"] if flags.verify else []
         size = f"{model.size / 1e6:,.1f} MB"
