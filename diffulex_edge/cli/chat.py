@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffulex_edge.api import locate
-from diffulex_edge.cli.commands import AnswerFlags, Chat
+from diffulex_edge.cli.commands import AnswerFlags, Chat, Made
 from diffulex_edge.cli.dialogue import converse
 from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.parse import console
 from diffulex_edge.runtime.conversation import Conversation
-from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.text import text_plan
 from diffulex_edge.text.chat import PLAIN, closing_ids, encode_chat, find_template
 
@@ -37,19 +36,21 @@ def run(flags: Flags) -> dict[str, Any]:
     template = find_template(flags.template, locate(flags.model.ckpt), tokenizer)
     if template is PLAIN:
         print(f"{flags.model.ckpt} was not trained to chat: it goes on from what you write", file=sys.stderr)
-    best, closing = next(iter(denoiser.spec.contexts)), closing_ids(tokenizer, template)
+    closing = closing_ids(tokenizer, template)
     stop_ids = tuple(dict.fromkeys((tokenizer.eos_id, *denoiser.spec.stop_ids, *closing)))
 
-    def plan(answer: AnswerFlags) -> Plan:
-        return text_plan(denoiser, tokenizer, answer.plan(flags.model.profile, best, stop_ids))
+    def made(answer: AnswerFlags) -> Made:
+        plan = answer.plan(denoiser.spec, flags.model.profile, stop_ids)
+        return answer.decoding.guide(denoiser), text_plan(denoiser, tokenizer, plan)
 
+    guided, plan = made(flags.answer)
     talk = Conversation(
-        denoiser,
+        guided,
         tokenizer,
         lambda messages: encode_chat(tokenizer, messages, template),
-        plan(flags.answer),
+        plan,
         system=flags.system,
         longest=flags.history_tokens,
     )
-    converse(Chat(talk, flags.answer, plan), tokenizer, console(flags.json))
+    converse(Chat(talk, flags.answer, made), tokenizer, console(flags.json))
     return {"model": flags.model.ckpt, **talk.transcript()}

@@ -12,6 +12,7 @@ from diffulex_edge.cli.flags import Profile
 from diffulex_edge.cli.parse import parse
 from diffulex_edge.errors import UsageError
 from diffulex_edge.files import read_json, write_json
+from diffulex_edge.model.base import Denoiser, DenoiserSpec
 from diffulex_edge.runtime.conversation import Conversation
 from diffulex_edge.runtime.plan import Plan
 
@@ -25,25 +26,28 @@ class AnswerFlags:
     block_size: int | None = BlockFlags.block_size  # tokens of a block; None: the profile's, or the plan's own
     context: str | None = None  # what a block sees of the text before it: a kind the model has; None: its best
 
-    def plan(self, profile: Profile | None, best: str, stop_ids: tuple[int, ...]) -> Plan:
+    def plan(self, spec: DenoiserSpec, profile: Profile | None, stop_ids: tuple[int, ...]) -> Plan:
         blocks = BlockFlags(max_new_tokens=self.max_new_tokens, block_size=self.block_size)
-        return replace(blocks.plan(self.decoding, profile), context=self.context or best, stop_ids=stop_ids)
+        plan = replace(blocks.plan(self.decoding, spec, profile), stop_ids=stop_ids)
+        return plan if self.context is None else replace(plan, context=self.context)
 
 
 def _names(kind: Any) -> list[str]:
     """The flags of a dataclass and of those inside it."""
-    parts = [(field.name, field.default) for field in fields(kind)]
-    return [name for own, value in parts for name in (_names(value) if is_dataclass(value) else [own])]
+    return [n for f in fields(kind) for n in (_names(f.default) if is_dataclass(f.default) else [f.name])]
 
 
 SETTINGS = _names(AnswerFlags)
 
 
+Made = tuple[Denoiser, Plan]  # what answers come from
+
+
 class Chat:
     """A conversation and the flags that its answers are made by."""
 
-    def __init__(self, talk: Conversation, answer: AnswerFlags, plan: Callable[[AnswerFlags], Plan]) -> None:
-        self.talk, self.answer, self.plan, self.left = talk, answer, plan, False
+    def __init__(self, talk: Conversation, answer: AnswerFlags, made: Callable[[AnswerFlags], Made]) -> None:
+        self.talk, self.answer, self.made, self.left = talk, answer, made, False
 
     def command(self, line: str) -> str:
         """Carries out `/NAME REST` and gives what there is to say about it."""
@@ -60,11 +64,8 @@ class Chat:
         if key not in SETTINGS or not value:
             raise UsageError(f"/set KEY VALUE: the keys are {', '.join(SETTINGS)}")
         answer = parse(AnswerFlags, [f"--{key}", value.strip()], prog="/set", default=self.answer)
-        self.talk.plan, self.answer = self.plan(answer), answer
+        (self.talk.denoiser, self.talk.plan), self.answer = self.made(answer), answer
         return f"{key} is {value.strip()}"
-
-    def leave(self, _: str) -> None:
-        self.left = True
 
 
 COMMANDS: dict[str, tuple[Callable[[Chat, str], str | None], str, str]] = {
@@ -75,5 +76,5 @@ COMMANDS: dict[str, tuple[Callable[[Chat, str], str | None], str, str]] = {
     "/set": (Chat.set, "KEY VALUE", f"changes {', '.join(SETTINGS)}"),
     "/save": (lambda chat, file: write_json(Path(file), chat.talk.transcript()), "FILE", "writes the conversation"),
     "/load": (lambda chat, file: chat.talk.resume(read_json(file), file), "FILE", "goes on from a written one"),
-    "/exit": (Chat.leave, "", "leaves, as the end of input does"),
+    "/exit": (lambda chat, _: setattr(chat, "left", True), "", "leaves, as the end of input does"),
 }

@@ -32,8 +32,8 @@ class Conversation:
         system: str = "",
         longest: int = 4096,
     ) -> None:
-        self._denoiser, self._tokenizer, self._encode, self._longest = denoiser, tokenizer, encode, longest
-        self.plan, self.system = plan, system
+        self._tokenizer, self._encode, self._longest = tokenizer, encode, longest
+        self.denoiser, self.plan, self.system = denoiser, plan, system
         self.turns: list[Turn] = []
         self.said = ""  # the last answer, as far as it came
         self._first = 0  # the oldest turn that the model sees
@@ -63,7 +63,7 @@ class Conversation:
             self._first += 2
 
     def _fits(self, length: int) -> bool:
-        most = self._denoiser.spec.contexts.get(self.plan.context)
+        most = self.denoiser.spec.contexts.get(self.plan.context)
         size = self.plan.block_size
         return most is None or -(-(length + self.plan.max_new_tokens) // size) * size <= most  # blocks are whole
 
@@ -71,7 +71,7 @@ class Conversation:
         """Decodes; what of it was finished is the answer, also if the loop is left early. Nothing at all is no turn."""
         said: list[int] = []
         try:
-            for event in decode(self._denoiser, [ids], self.plan):
+            for event in decode(self.denoiser, [ids], self.plan):
                 if isinstance(event, Committed):
                     said += event.block[event.asked].tolist()
                 yield event
