@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from diffulex_edge.errors import ArtefactError, UsageError
+from diffulex_edge.hub.shelf import pulled
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.model.checkpoint import load_model, read_config
 from diffulex_edge.model.folder import is_published, load_published
@@ -18,7 +19,8 @@ def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = N
     """Gives the denoiser and its tokenizer, both verified.
 
     path_or_name: a run folder (its newest intact checkpoint), RUN/latest.pt (the same), a checkpoint folder, a folder
-        that LLaDA, Dream, SDAR or Fast-dLLM v2 is published in, or the name of the shipped model.
+        that LLaDA, Dream, SDAR or Fast-dLLM v2 is published in, the name of the shipped model, or OWNER/NAME of a
+        pulled one.
     tokenizer: a file or folder to use instead of the one beside the weights; it must have the same vocabulary.
     Raises ArtefactError, naming the file, where something is missing, corrupt, or does not belong to the rest.
     """
@@ -47,11 +49,16 @@ def _published(folder: Path, source: Path) -> tuple[Denoiser, Tokenizer]:
 
 
 def locate(path_or_name: str | Path) -> Path:
-    """A path as it is; a shipped model's name as the folder it lies in, unless a path of that name exists."""
+    """A path as it is; the name of a shipped model, or OWNER/NAME of a pulled one, as the folder it lies in.
+
+    A path that exists goes before a model of the same name.
+    """
     path = Path(path_or_name)
     shipped = Path(str(files("diffulex_edge") / "assets" / str(path_or_name)))
-    if path.exists() or path.name == "latest.pt" or len(path.parts) != 1:
+    if path.exists() or path.name == "latest.pt":
         return path
+    if len(path.parts) != 1:
+        return pulled(str(path_or_name)) or path
     if not (shipped / "manifest.json").exists():
         raise UsageError(f"{str(path_or_name)!r} is neither a path nor the name of a shipped model ({SHIPPED})")
     return shipped

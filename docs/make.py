@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from diffulex_edge.cli.aliases import ALGORITHMS, ALIASES
-from diffulex_edge.cli.main import VERBS, main, usage
+from diffulex_edge.cli.main import main
+from diffulex_edge.cli.verbs import VERBS, usage
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI_HEAD = """# Command line

@@ -38,7 +38,7 @@ PROFILES = {
 class ModelFlags:
     """Which model, and on what it runs."""
 
-    ckpt: str = SHIPPED  # a run folder, RUN/latest.pt, a checkpoint folder, or the name of the shipped model
+    ckpt: str = SHIPPED  # a run or checkpoint folder, the shipped model's name, or OWNER/NAME of a pulled one
     tokenizer: Path | None = None  # a tokenizer to use instead of the one beside the weights; of the same vocabulary
     model: Literal["primary", "backup"] | None = None  # refuse a checkpoint that is not of this kind
     edge_profile: Literal["phone", "pi", "laptop", "max"] | None = None  # threads, number type, block and steps at once

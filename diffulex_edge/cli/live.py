@@ -27,8 +27,8 @@ Line = list[tuple[str, str | None]]  # pieces of text and their colours; None: w
 class View:
     """Follows the first row of the events, and tells how it looks after each."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: list[int]) -> None:
-        self.tokenizer, self.ids = tokenizer, list(prompt)
+    def __init__(self, tokenizer: Tokenizer, prompt: list[int], *, shown: int = 0) -> None:
+        self.tokenizer, self.ids, self.shown = tokenizer, list(prompt), shown  # `shown`: the first column in view
         self.sure: dict[int, float] = {}  # column -> probability of the token shown there, in the block at work
         self.frames: list[Line] = []
 
@@ -39,15 +39,15 @@ class View:
         if isinstance(event, Draft):
             shown = zip(event.guess.hidden[0].nonzero()[:, 0].tolist(), event.guess.probability.tolist(), strict=False)
             self.sure.update(shown)
-            before = (self.tokenizer.decode(self.ids[: event.start])[-TAIL:], None)
+            before = (self.tokenizer.decode(self.ids[self.shown : event.start])[-TAIL:], None)
             self.frames.append([before, *self._block(event.start, event.asked[0].tolist())])
         elif isinstance(event, Committed):
             self.sure = {}
 
     def _block(self, start: int, asked: list[bool]) -> Line:
         """The block as it stands, hidden tokens as a shade each; what is neither asked for nor given is padding."""
-        line, mask = Line(), self.tokenizer.mask_id
-        columns = [(i, self.ids[start + i]) for i in range(len(asked)) if asked[i] or self.ids[start + i] != mask]
+        line, mask, seen = Line(), self.tokenizer.mask_id, range(max(self.shown - start, 0), len(asked))
+        columns = [(i, self.ids[start + i]) for i in seen if asked[i] or self.ids[start + i] != mask]
         for hidden, group in groupby(columns, key=lambda column: column[1] == mask):
             run = list(group)
             line += [(HIDDEN * len(run), SHADE)] if hidden else self._letters(run)

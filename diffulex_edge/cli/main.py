@@ -13,20 +13,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from diffulex_edge.cli.verbs import VERBS, usage
 from diffulex_edge.errors import DiffulexEdgeError, ResourceError, UsageError
-
-VERBS = {
-    "prepare": "text files, hub data sets or the built-in grammar -> train.bin, val.bin, meta.json and a tokenizer",
-    "train": "prepared data -> a run folder with checkpoints and a log; goes on where it stopped",
-    "sample": "a prompt -> text, denoised before your eyes",
-    "infill": "a text with ___ in it -> the same text with the gaps filled",
-    "eval": "a model and held-out documents -> bits a character in each mode, calibration, judged samples",
-    "bench": "a model -> tokens a second in each mode, with the quality beside it; or the speed of training",
-    "doctor": "what this machine and this installation can do",
-    "colab": "all in one: prepares Hindi text if there is none, then trains the primary model on it",
-}
-USAGE = "usage: diffulex-edge VERB [FLAGS]      diffulex-edge VERB --help      diffulex-edge --version"
-CODES = "exit codes: 0 done, 2 usage, 3 bad artefact, 4 out of disk or memory, 5 stopped with a checkpoint, 130 Ctrl-C"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,10 +53,6 @@ def _run(words: list[str]) -> int:
         flags = parsing.parse(verb.Flags, words[1:], prog=f"diffulex-edge {words[0]}")
         parsing.report(verb.run(flags), flags.json)
     return 0
-
-
-def usage() -> str:
-    return "\n".join([USAGE, "", *(f"  {verb:8} {about}" for verb, about in VERBS.items()), "", CODES])
 
 
 def _fail(message: object, code: int) -> int:

@@ -24,12 +24,16 @@ BOX = re.compile(r"[\u2500-\u257f]+")
 CLASS = re.compile(r"^Error parsing [A-Z]\w*: ")  # a dataclass says which it is; nobody asked
 
 
-def parse(flags: type[F], argv: Sequence[str], *, prog: str) -> F:
-    """Reads flags, `--data_dir` and `--data-dir` alike; `--help` prints and exits; nonsense raises UsageError."""
+def parse(flags: type[F], argv: Sequence[str], *, prog: str, default: F | None = None) -> F:
+    """Reads flags, `--data_dir` and `--data-dir` alike; `--help` prints and exits; nonsense raises UsageError.
+
+    default: what flags that are not given are, instead of the class's own defaults.
+    """
     words, said = translate(argv), io.StringIO()
+    start: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with redirect_stderr(said):
-            return tyro.cli(flags, args=words, prog=prog, config=MARKERS, use_underscores=True)
+            return tyro.cli(flags, args=words, prog=prog, config=MARKERS, use_underscores=True, **start)
     except SystemExit as stop:
         if not stop.code:
             raise

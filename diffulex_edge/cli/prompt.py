@@ -17,6 +17,11 @@ def read_prompt(text: str) -> str:
             text = sys.stdin.buffer.read().decode("utf-8")
         except UnicodeDecodeError as error:
             raise UsageError(f"standard input is not valid UTF-8: byte {error.start}: {error.reason}") from None
+    return checked(text)
+
+
+def checked(text: str) -> str:
+    """The text; UsageError where it is empty, too long, not UTF-8, or spells what cannot be meant."""
     for position, char in enumerate(text[: MAX_CHARS + 1]):
         if "\ud800" <= char <= "\udfff":
             raise UsageError(f"the text is not valid UTF-8 at character {position}")

@@ -91,6 +91,9 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [self.letters.index(letter) + FIRST for letter in text if letter in self.letters]
 
+    def split_controls(self, text: str) -> list[str | int]:
+        return [text]
+
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(self.letters[i - FIRST] for i in ids if i >= FIRST)
 

@@ -30,6 +30,9 @@ class Words:
     def encode(self, text: str) -> list[int]:
         return [PIECES.index(text)]
 
+    def split_controls(self, text: str) -> list[str | int]:
+        return [text]
+
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(PIECES[i] for i in ids)
 
@@ -69,6 +72,13 @@ def view() -> View:
 def test_hidden_tokens_are_shades_and_shown_ones_have_the_colour_of_their_confidence(view: View) -> None:
     first = view.frames[0]
     assert first == [(" मैं", None), (" क", "green"), (HIDDEN, SHADE), ("ल", "yellow"), (HIDDEN, SHADE)]
+
+
+@pytest.mark.parametrize(("shown", "line"), [(0, " मैं क░ल░"), (1, " क░ल░"), (2, "░ल░"), (3, "ल░")])
+def test_what_stands_before_the_first_column_in_view_is_not_shown(shown: int, line: str) -> None:
+    view = View(Words(), [4], shown=shown)
+    view.see(events()[0])
+    assert "".join(text for text, _ in view.frames[0]) == line
 
 
 def test_a_letter_of_several_tokens_has_one_colour_and_keeps_that_it_was_shown_with(view: View) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from diffulex_edge import errors
 from diffulex_edge.cli import main as cli
-from diffulex_edge.cli.main import VERBS, main
+from diffulex_edge.cli.main import main
 from diffulex_edge.cli.parse import one_line, parse, report
+from diffulex_edge.cli.verbs import VERBS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import regex
 import torch
@@ -54,6 +56,19 @@ class Reciter:
 def test_a_prompt_is_continued_to_the_end_of_the_text() -> None:
     for context in ("memory", "full", "canvas"):
         assert generate(Reciter("मैं कल बाज़ार गया"), WORDS, "मैं कल", Plan(context=context)) == " बाज़ार गया"
+
+
+def test_a_text_ends_also_where_one_id_both_pads_and_ends() -> None:
+    class One(Bytes):
+        pad_id = Bytes.eos_id
+
+    assert generate(Reciter("one two"), One(), "one", Plan()) == " two"
+
+
+def test_a_text_ends_where_the_model_says_so_too() -> None:
+    reciter = Reciter("abcdef")
+    reciter.spec = replace(reciter.spec, stop_ids=tuple(WORDS.encode("d")))
+    assert generate(reciter, WORDS, "ab", Plan()) == "cd"
 
 
 def test_a_space_at_the_end_of_a_prompt_is_not_doubled() -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from diffulex_edge.api import SHIPPED, locate
-from diffulex_edge.cli.main import VERBS, main
+from diffulex_edge.cli.main import main
+from diffulex_edge.cli.verbs import VERBS
 from diffulex_edge.errors import UsageError
 from diffulex_edge.tests.tree import ROOT
 

@@ -78,17 +78,17 @@ def _rows(data: HubData) -> Iterator[dict[str, Any]]:
         raise BackendUnavailable(
             f"{data.id} is no file or folder here; to stream it from the hub: pip install 'diffulex-edge[hub]'"
         ) from error
-    network_errors: tuple[type[Exception], ...] = (OSError, *_network_errors())
+    unreachable: tuple[type[Exception], ...] = (OSError, *network_errors())
     try:
         yield from datasets.load_dataset(data.id, data.config, data_dir=data.data_dir, split=data.split, streaming=True)
     except (FileNotFoundError, ValueError, RuntimeError, EOFError) as error:
         # no such data set, configuration or split; one that comes as a program; one whose files are damaged
-        raise UsageError(f"{data.id}: cannot be read as a data set of the hub ({_first_line(error)})") from error
-    except network_errors as error:
-        raise ResourceError(f"{data.id}: cannot be read from the hub ({_first_line(error)})") from error
+        raise UsageError(f"{data.id}: cannot be read as a data set of the hub ({first_line(error)})") from error
+    except unreachable as error:
+        raise ResourceError(f"{data.id}: cannot be read from the hub ({first_line(error)})") from error
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
+def network_errors() -> tuple[type[Exception], ...]:
     """What the hub's client lets through: the errors of the HTTP library that it is built on."""
     found: list[type[Exception]] = []
     for library in ("httpx", "httpx2"):
@@ -99,5 +99,5 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

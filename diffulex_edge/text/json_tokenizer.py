@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ class JsonTokenizer:
         self._tokenizer.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder()
         self._controls = {i for i, token in added.items() if token.special}
+        self._spelt = {token.content: i for i, token in added.items() if token.special}
+        spellings = [_spelling(token) for token in added.values() if token.special]
+        self._spellings = re.compile("|".join(sorted(spellings, key=len, reverse=True)))
         self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         vocabulary = json.dumps([content.get(part) for part in ("model", "added_tokens")], sort_keys=True)
         self.fingerprint = hashlib.sha256(vocabulary.encode()).hexdigest()
@@ -56,6 +60,14 @@ class JsonTokenizer:
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(normalize(text), add_special_tokens=False).ids
         return ids
+
+    def split_controls(self, text: str) -> list[str | int]:
+        """The text cut at each spelling of a control token, which becomes its id. For text that no user wrote."""
+        parts, start = list[str | int](), 0
+        for found in self._spellings.finditer(text):
+            parts += [text[start : found.start()], self._spelt.get(found[0], self._spelt.get(found[0].strip(), 0))]
+            start = found.end()
+        return [part for part in (*parts, text[start:]) if part != ""]
 
     def decode(self, ids: Iterable[int]) -> str:
         text: str = self._tokenizer.decode(
@@ -75,6 +87,11 @@ class JsonTokenizer:
         if not 0 <= i < self.vocab_size:
             raise UsageError(f"id {i} is outside the vocabulary of {self.vocab_size}")
         return i
+
+
+def _spelling(token: AddedToken) -> str:
+    """Some tokens take the white space beside them."""
+    return (r"\s*" if token.lstrip else "") + re.escape(token.content) + (r"\s*" if token.rstrip else "")
 
 
 def load_json_tokenizer(path: Path) -> JsonTokenizer:

@@ -46,6 +46,10 @@ class SentencePieceTokenizer:
             ids += self._spm.encode(part)
         return ids
 
+    def split_controls(self, text: str) -> list[str | int]:
+        """The text alone: no spelling stands for a control id here."""
+        return [text] if text else []
+
     def decode(self, ids: Iterable[int]) -> str:
         return b"".join(self._bytes[self._known(i)] for i in ids).decode("utf-8", errors="replace")
 

@@ -37,6 +37,10 @@ class Tokenizer(Protocol):
         """Normalises, then tokenises. Never yields a control id, whatever the text says."""
         ...
 
+    def split_controls(self, text: str) -> list[str | int]:
+        """Cuts text that no user wrote, a chat template's, at what spells a control token, which becomes its id."""
+        ...
+
     def decode(self, ids: Iterable[int]) -> str:
         """Control ids vanish; bytes that are not UTF-8 become U+FFFD."""
         ...
