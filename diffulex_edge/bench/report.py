@@ -104,6 +104,20 @@ _BENCH_ROWS = {
 }
 
 
+def steps_table(result: Mapping[str, Any]) -> Table:
+    """Milliseconds of a step by engine, and in how many floors that is."""
+    engines = list(result["rows"][0]["ms"])
+    table = _table(
+        f"A denoise step after {result['context_length']} tokens", "number type", "tokens", "floor, ms", *engines
+    )
+    for row in result["rows"]:
+        cells = [f"{row['ms'][name]:.1f} ms, {row['over_floor'][name]:.2f} x" for name in engines]
+        table.add_row(row["number_type"], str(row["length"]), f"{row['floor_ms']:.1f}", *cells)
+    where = result["environment"]
+    table.caption = f"{where['cpu']}, {where['threads']} threads, load {where['load_average']}"
+    return table
+
+
 def training_table(result: Mapping[str, Any]) -> Table:
     table = _table("Training", "number type", "best product GFLOP/s", "share that a step reaches")
     for name, rate in result["gemm_gflops_per_s"].items():

@@ -51,7 +51,7 @@ def block_figures(
     n_samples: int,
     seed: int,
     reading: bounds.Reading,
-    modes: Sequence[str] = tuple(blocks.MODES),
+    modes: Sequence[str] = tuple(blocks.JUDGED),
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Bits a character under each mode, None where the model cannot; and errors, reasons, what context is worth.
 

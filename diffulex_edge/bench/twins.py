@@ -28,8 +28,9 @@ def twin_step(denoiser: AttentionDenoiser, sizes: LlamaSizes, context: Tensor, b
     length, width = context.shape[1], block.shape[1]
     sees = torch.zeros(1, 1, width, length + width, dtype=next(model.parameters()).dtype)
     positions = torch.arange(length, length + width)[None]
+    alike = sees[:, :, :1, :length].expand(1, 1, length, -1)  # the context is one block
     with torch.inference_mode():
-        model(context, past_key_values=cache, use_cache=True)
+        model(context, past_key_values=cache, attention_mask=alike, use_cache=True)
 
     @torch.inference_mode()
     def step() -> Tensor:

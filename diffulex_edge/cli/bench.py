@@ -1,26 +1,25 @@
-"""`bench`: the measurements of bench/measure.py, or with --train those of bench/flops.py."""
+"""`bench`: the measurements of bench/measure.py; of bench/training.py with --train, of bench/steps.py with --step."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffulex_edge.bench.flops import TrainingBenchConfig, benchmark_training
+from diffulex_edge.bench.flops import TrainingBenchConfig
 from diffulex_edge.bench.measure import BenchConfig, benchmark
-from diffulex_edge.bench.report import bench_table, plot, training_table
+from diffulex_edge.bench.report import bench_table, plot, steps_table, training_table
+from diffulex_edge.bench.steps import StepBenchConfig, benchmark_steps
+from diffulex_edge.bench.training import benchmark_recipe
 from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.parse import console
-from diffulex_edge.machine import number_type
 from diffulex_edge.text.corpus import read_documents
-from diffulex_edge.train.loop import start, train_step
 from diffulex_edge.train.recipe import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Measures decoding, mode against mode, speed and quality in one table; or with --train a training step."""
+    """Measures decoding, mode against mode, speed and quality in one table; or a training step, or a denoise step."""
 
     model: ModelFlags = ModelFlags()
     config: BenchConfig = BenchConfig()
@@ -30,6 +29,8 @@ class Flags:
     recipe: str | None = TrainConfig.recipe  # what --train trains
     data_dir: Path = TrainConfig.data_dir  # prepared data that --train reads
     training: TrainingBenchConfig = TrainingBenchConfig()
+    step: bool = False  # measure one denoise step instead, over the floor of its arithmetic and its weights
+    denoising: StepBenchConfig = StepBenchConfig()
 
     @property
     def json(self) -> str | None:
@@ -37,7 +38,7 @@ class Flags:
 
 
 def run(flags: Flags) -> dict[str, Any]:
-    return _training(flags) if flags.train else _decoding(flags)
+    return _training(flags) if flags.train else _step(flags) if flags.step else _decoding(flags)
 
 
 def _decoding(flags: Flags) -> dict[str, Any]:
@@ -51,25 +52,23 @@ def _decoding(flags: Flags) -> dict[str, Any]:
     return result
 
 
+def _step(flags: Flags) -> dict[str, Any]:
+    denoiser, _ = flags.model.open()
+    result = benchmark_steps(denoiser, flags.denoising)
+    console(flags.json).print(steps_table(result))
+    return result
+
+
 def _training(flags: Flags) -> dict[str, Any]:
-    model, precision = flags.model, flags.model.precision or TrainConfig.precision
-    with tempfile.TemporaryDirectory() as folder:
-        config = TrainConfig(
-            recipe=flags.recipe,
-            edge_profile=model.edge_profile,
-            model=model.model or TrainConfig.model,
-            data_dir=flags.data_dir,
-            output_dir=Path(folder),
-            threads=model.threads,
-            precision=precision,
-        )
-        made = start(config)
-        tokens = made.recipe.batch_size * made.recipe.seq_len * made.recipe.grad_accum
-        result = benchmark_training(
-            lambda: train_step(made),
-            tokens_per_step=tokens,
-            dtype=number_type(precision),
-            config=flags.training,
-        )
+    model = flags.model
+    train = TrainConfig(
+        recipe=flags.recipe,
+        edge_profile=model.edge_profile,
+        model=model.model or TrainConfig.model,
+        data_dir=flags.data_dir,
+        threads=model.threads,
+        precision=model.precision or TrainConfig.precision,
+    )
+    result = benchmark_recipe(train, flags.training)
     console(flags.json).print(training_table(result))
     return result

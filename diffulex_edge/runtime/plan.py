@@ -97,24 +97,27 @@ def _block(plan: Plan, spec: DenoiserSpec | None) -> Plan:
     return replace(plan, context=_whole(spec))
 
 
-def _block_frozen(plan: Plan, spec: DenoiserSpec | None) -> Plan:
-    return replace(plan, context="memory")
-
-
 def _whole(spec: DenoiserSpec | None) -> str:
     """The context that sees all of the text before a block; models trained for none of the modes have their own."""
     return "full" if spec is None or spec.trained_modes or not spec.contexts else next(iter(spec.contexts))
 
 
+def _in(kind: str) -> Callable[[Plan, DenoiserSpec | None], Plan]:
+    return lambda plan, spec: replace(plan, context=kind)
+
+
 MODES: dict[str, Callable[[Plan, DenoiserSpec | None], Plan]] = {
     "full": _full,
     "block": _block,
-    "block_frozen": _block_frozen,
+    "block_frozen": _in("memory"),
+    **{kind: _in(kind) for kind in ("kv", "canvas", "dual", "prefix")},
 }
 
 
 def mode_plan(mode: str, plan: Plan = Plan(), spec: DenoiserSpec | None = None) -> Plan:
     """The plan turned into a mode of seed 000: all at once, block by block, or block by block against frozen memory.
+
+    Or block by block in the context of the name: kv, canvas and its approximate caches.
 
     spec: of the model that is to decode; one that was trained for none of the modes keeps its own context, and a
     block-causal one its own grid.

@@ -97,7 +97,7 @@ def test_every_mode_sees_the_same_masks_and_its_own_surroundings():
     toy = Toy(lambda ids: torch.zeros(*ids.shape, VOCAB), ("canvas", "full", "memory"))
     documents = [[FIRST] * 6, [FIRST + 1] * 6]
     seen: dict[str, list] = {}
-    for mode in blocks.MODES:
+    for mode in blocks.JUDGED:
         toy.calls.clear()
         asked: list[torch.Tensor] = []
         toy.answer = recorder(asked)

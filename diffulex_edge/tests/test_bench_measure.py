@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from diffulex_edge.errors import UsageError
 from diffulex_edge.model.eco_hybrid import EcoHybrid, EcoHybridConfig
 from diffulex_edge.runtime.depth import LinearDepth
 from diffulex_edge.runtime.plan import Plan
+from diffulex_edge.tests import toys
 from diffulex_edge.tests.bench_toys import EOS, FIRST, MASK, VOCAB, Letters, Toy, always, uniform
 from diffulex_edge.text.corpus import Document
 
@@ -186,3 +188,10 @@ def test_plain_makes_json_of_what_json_has_not():
 def test_nonsense_settings_are_refused(change):
     with pytest.raises(UsageError):
         BenchConfig(**change)
+
+
+def test_a_context_is_a_mode_with_a_bound_of_its_own(tmp_path: Path) -> None:
+    denoiser = toys.backup(vocab_size=VOCAB, mask_id=MASK)
+    rows = benchmark(denoiser, Letters(), small(tmp_path, modes=("canvas", "dual", "prefix")), DOCUMENTS)["rows"]
+    assert [row["name"] for row in rows] == ["canvas", "dual", "prefix"]
+    assert len({row["block_nelbo"] for row in rows}) == 1  # the first look with a cache is exact

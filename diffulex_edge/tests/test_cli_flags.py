@@ -86,7 +86,7 @@ def test_blockwise_alone_means_blocks_of_32() -> None:
 def test_every_profile_is_one_of_training_and_its_block_fits() -> None:
     named = get_args(get_args(get_type_hints(ModelFlags)["edge_profile"])[0])
     assert list(PROFILES) == list(EDGE_PROFILES) == list(named)
-    assert set(MODES) == {"full", "block", "block_frozen"}
+    assert set(MODES) >= {"full", "block", "block_frozen"}
 
 
 def test_a_flag_of_train_that_the_recipe_knows_too_has_no_default_of_its_own() -> None:

@@ -188,7 +188,9 @@ def test_a_plan_is_as_the_model_was_trained_and_a_wish_overrules_it() -> None:
 
 def test_modes_differ_in_context_and_block_only() -> None:
     plan = Plan(max_new_tokens=100, steps=7, seed=3)
-    assert set(MODES) == {"full", "block", "block_frozen"}
+    kinds = {"kv", "canvas", "dual", "prefix"}
+    assert set(MODES) == {"full", "block", "block_frozen", *kinds}
+    assert {mode_plan(kind, plan).context for kind in kinds} == kinds
     full, block, frozen = (mode_plan(mode, plan) for mode in ("full", "block", "block_frozen"))
     assert (full.context, full.block_size) == ("full", 100)
     assert (block.context, block.block_size) == ("full", 32)
