@@ -42,7 +42,7 @@ def publish(config: PublishConfig) -> Path:
             "model.safetensors": checkpoint.tensors({name: w.to(torch.bfloat16) for name, w in weights.items()}),
             "config.json": checkpoint.document(read_json(folder / "config.json")),
             tokenizers[0].name: checkpoint.copy_of(tokenizers[0]),
-            "README.md": checkpoint.text(card),
+            "README.md": checkpoint.content(card.encode()),
             **{path.name: checkpoint.copy_of(path) for path in config.credits},
         },
     )
