@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from diffulex_edge.errors import DiffulexEdgeError, Interrupted, UsageError
-from diffulex_edge.files import read_json
+from diffulex_edge.errors import ArtefactError, DiffulexEdgeError, Interrupted, ResourceError, UsageError
+from diffulex_edge.files import alone_in, read_json
 from diffulex_edge.model import checkpoint
 from diffulex_edge.train import loop, signals
 from diffulex_edge.train.loop import train
@@ -95,8 +96,10 @@ def test_accumulated_micro_batches_weigh_every_token_alike(tiny: TrainConfig) ->
 
 def test_another_recipe_in_the_same_folder_is_refused(tiny: TrainConfig) -> None:
     train(tiny)
-    with pytest.raises(UsageError, match="holds a run with another seq_len"):
+    with pytest.raises(UsageError, match="holds a run with another seq_len: 64, not 32"):
         train(replace(tiny, seq_len=32))
+    with pytest.raises(UsageError, match="holds a run with another d_ff: 32, not 48"):
+        train(replace(tiny, d_ff=48))
     assert train(replace(tiny, seq_len=32, overwrite=True, max_steps=2))["step"] == 2
 
 
@@ -123,6 +126,37 @@ def test_a_run_of_an_older_program_goes_on_where_its_missing_fields_had_their_de
     checkpoint.write(another, {**parts, "state.json": checkpoint.document(written)})
     with pytest.raises(UsageError, match="another seq_len: 256, not 64"):
         train(replace(tiny, output_dir=another.parent))
+
+
+def test_two_trainings_do_not_share_a_folder(tiny: TrainConfig) -> None:
+    train(replace(tiny, max_steps=1))
+    with alone_in(tiny.output_dir, "training"), pytest.raises(ResourceError, match="another training is at work"):
+        train(replace(tiny, max_steps=1, seq_len=32, overwrite=True))
+    assert checkpoint.find(tiny.output_dir).name == "step-00000001", "the first one's work is still there"
+
+
+def test_a_run_needs_its_tokenizer_at_the_start_and_never_again(tiny: TrainConfig, tmp_path: Path) -> None:
+    shutil.copytree(tiny.data_dir.parent, tmp_path / "moved")
+    moved = replace(tiny, data_dir=tmp_path / "moved" / tiny.data_dir.name)
+    [words] = (tmp_path / "moved" / "tokenizer").glob("*.model")
+    content, run = words.read_bytes(), loop.start(moved)
+    words.unlink()
+    loop.train_step(run)
+    folder = loop._save(run, loop.Reporter(moved.output_dir, 12, False), validating=False)
+    assert (folder / "tokenizer.model").read_bytes() == content
+    with pytest.raises(ArtefactError, match=words.name):
+        train(replace(moved, output_dir=tmp_path / "other"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("warmup_steps", -1), ("seq_len", 1), ("seed", -1), ("seed", 2**63)])
+def test_numbers_that_would_break_a_run_are_refused_before_it(tiny: TrainConfig, name: str, value: int) -> None:
+    with pytest.raises(UsageError, match=f"{name}={value}"):
+        train(replace(tiny, **{name: value}))  # type: ignore[arg-type]
+    assert not tiny.output_dir.exists()
+
+
+def test_the_shortest_windows_train_in_every_mode(tiny: TrainConfig) -> None:
+    assert train(replace(tiny, seq_len=2, full_only=0.0, max_steps=3))["step"] == 3
 
 
 def test_more_steps_go_on_from_where_the_run_was(tiny: TrainConfig) -> None:
@@ -184,6 +218,20 @@ def test_the_second_signal_stops_at_once() -> None:
         assert stop.asked
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals that close")
+def test_a_closed_terminal_asks_for_a_stop_unless_nohup_said_otherwise() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for handler, heard in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+            signal.signal(signal.SIGHUP, handler)
+            with signals.Stop() as stop:
+                signal.raise_signal(signal.SIGHUP) if heard else None
+                assert stop.asked is heard
+                assert (signal.getsignal(signal.SIGHUP) == handler) is True
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow
