@@ -41,6 +41,8 @@ class Plan:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise UsageError(f"{name}={value} must be an integer of at least {least}")
+        if self.seed >= 2**63:
+            raise UsageError(f"seed={self.seed} must be below 2^63")
         for name in ("stop_ids", "banned"):
             wrong = [value for value in getattr(self, name) if not isinstance(value, int) or value < 0]
             if wrong:
