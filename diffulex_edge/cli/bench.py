@@ -9,7 +9,7 @@ from typing import Any
 
 from diffulex_edge.bench.flops import TrainingBenchConfig, benchmark_training
 from diffulex_edge.bench.measure import BenchConfig, benchmark
-from diffulex_edge.bench.report import bench_table, plot, training_table
+from diffulex_edge.bench.report import bench_table, picture_format, plot, training_table
 from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.parse import console
 from diffulex_edge.machine import number_type
@@ -41,6 +41,8 @@ def run(flags: Flags) -> dict[str, Any]:
 
 
 def _decoding(flags: Flags) -> dict[str, Any]:
+    if flags.plot is not None:
+        picture_format(flags.plot)
     documents = list(read_documents(flags.data)) if flags.data else None
     denoiser, tokenizer = flags.model.open()
     config = replace(flags.config, steps=flags.model.steps(flags.config.steps))

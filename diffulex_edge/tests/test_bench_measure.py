@@ -1,5 +1,6 @@
 """`bench`: runs in turn, only kept tokens count, speed comes with quality, and what cannot be run is said."""
 
+import io
 import itertools
 import json
 
@@ -8,7 +9,7 @@ import torch
 from rich.console import Console
 
 from diffulex_edge.bench.measure import BenchConfig, benchmark
-from diffulex_edge.bench.report import bench_table, plain, plot
+from diffulex_edge.bench.report import bench_table, picture_format, plain, plot
 from diffulex_edge.bench.rows import add_utility, depths
 from diffulex_edge.bench.variants import fit
 from diffulex_edge.errors import UsageError
@@ -182,7 +183,35 @@ def test_plain_makes_json_of_what_json_has_not():
     assert found == {"a": None, "b": [1, None], "3": 2.5}
 
 
-@pytest.mark.parametrize("change", [{"modes": ("half",)}, {"sweeps": ("speed",)}, {"steps": 0}, {"prompts": ()}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"modes": ("half",)},
+        {"sweeps": ("speed",)},
+        {"steps": 0},
+        {"prompts": ()},
+        {"modes": ("full", "full")},
+        {"seed": -1},
+    ],
+)
 def test_nonsense_settings_are_refused(change):
     with pytest.raises(UsageError):
         BenchConfig(**change)
+
+
+def test_no_figure_is_cut_in_a_narrow_terminal(tmp_path):
+    table = bench_table(benchmark(Toy(uniform), Letters(), small(tmp_path), DOCUMENTS, Meter()))
+    narrow, wide = io.StringIO(), io.StringIO()
+    for width, file in ((20, narrow), (200, wide)):
+        Console(width=width, file=file, soft_wrap=True).print(table)
+    assert narrow.getvalue() == wide.getvalue()
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_before_the_work(tmp_path):
+    assert picture_format(tmp_path / "new" / "a.SVG") == "svg"
+    for path, said in ((tmp_path / "a.docx", "no picture format"), (tmp_path, "no picture format")):
+        with pytest.raises(UsageError, match=said):
+            picture_format(path)
+    (tmp_path / "dir.svg").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        picture_format(tmp_path / "dir.svg")
