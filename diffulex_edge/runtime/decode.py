@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import NONE, Denoiser, DenoiserSpec
-from diffulex_edge.runtime.canvas import Prompts, lay_out
+from diffulex_edge.runtime.canvas import Prompts, check_memory, lay_out
 from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.reveal import RevealAll
 from diffulex_edge.runtime.sampler import Guess, ban
@@ -72,6 +72,7 @@ def decode(
     device = _device(prompts) if device is None else torch.device(device)
     aligned = denoiser.begin(plan.context, 1, plan.block_size).aligned  # the layout hangs on it, and the length on that
     _check(plan, spec, aligned)
+    check_memory(prompts, plan, spec)
     canvas = lay_out(prompts, plan, spec, aligned=aligned, device=device)
     rows, width = canvas.ids.shape
     context = denoiser.begin(plan.context, rows, width, canvas.first if canvas.first.any() else None)

@@ -94,6 +94,7 @@ def start(config: TrainConfig) -> Run:
         seed=config.seed,
         repeats=recipe.repeats,
     )
+    _need_memory(family(config.model), recipe)
     model = build(family(config.model), recipe.model)
     objective = Objective(recipe.objective, recipe.model.timesteps, has_memory="memory" in model.spec.contexts)
     if held is None:
@@ -108,6 +109,13 @@ def start(config: TrainConfig) -> Run:
             layer.compile()
     autocast = torch.autocast("cpu", dtype=dtype) if dtype != torch.float32 else nullcontext()
     return Run(config, recipe, batches, batches.tokenizer(), objective, live, autocast)
+
+
+def _need_memory(model_type: str, recipe: Recipe) -> None:
+    """Weights, gradients, their average and two moments, in fp32."""
+    with torch.device("meta"):
+        n = sum(p.numel() for p in build(model_type, recipe.model).parameters())
+    machine.need_memory(20.0 * n, f"training a model of {n / 1e6:,.0f} million parameters")
 
 
 def _initial_weights(model: Any, config: TrainConfig, batches: Batches) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from diffulex_edge.files import disk_errors
 from diffulex_edge.train import state
 
 
@@ -72,5 +73,6 @@ class Reporter:
 
     def _write(self, values: dict[str, Any]) -> None:
         if self.speaking:
-            self._log.write(json.dumps(values) + "\n")
-            self._log.flush()
+            with disk_errors(self._log.name):
+                self._log.write(json.dumps(values) + "\n")
+                self._log.flush()
