@@ -14,7 +14,7 @@ from diffulex_edge.bench.variants import fit
 from diffulex_edge.cli.decoding import BlockFlags, DecodingFlags
 from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.live import View, watch
-from diffulex_edge.cli.parse import console
+from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.cli.picture import save_picture
 from diffulex_edge.cli.prompt import read_prompt
 from diffulex_edge.model.base import Denoiser
@@ -43,15 +43,15 @@ class Flags:
 
 def run(flags: Flags) -> dict[str, Any]:
     prompt, out = read_prompt(flags.prompt), console(flags.json)
+    check_place(flags.picture)
     denoiser, tokenizer = flags.model.open()
     base = flags.blocks.plan(flags.decoding, denoiser.spec, flags.model.profile)
-    equal = flags.decoding.steps is None  # then the mode `full` gets as many steps a token as the others
-    plan = fit(flags.blocks.mode, base, equal_tokens_per_step=equal, unit=base.block_size)
+    plan = fit(flags.blocks.mode, base, equal_tokens_per_step=flags.decoding.steps is None, unit=base.block_size)
     if flags.blocks.frozen_context and "block_frozen" not in denoiser.spec.trained_modes:
         print(f"warning: {flags.model.ckpt} was not trained for --frozen_context; expect worse text", file=sys.stderr)
-    ids, plan = prompt_ids(tokenizer, prompt), text_plan(denoiser, tokenizer, plan)
+    ids = prompt_ids(tokenizer, prompt)
     view, start = View(tokenizer, ids), time.perf_counter()
-    done = watch(decode(denoiser, [ids], plan), view, out)
+    done = watch(decode(denoiser, [ids], text_plan(denoiser, tokenizer, plan)), view, out)
     seconds = time.perf_counter() - start
     text, new = tokenizer.decode(done.texts[0]), len(done.tokens[0])
     out.print(text, markup=False)
