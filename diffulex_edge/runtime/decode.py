@@ -62,7 +62,8 @@ def decode(
 ) -> Iterator[Event]:
     """Continues each prompt by `plan.max_new_tokens` tokens; a prompt that holds mask ids is filled there instead.
 
-    prompts: ids (B, S), or one list a row, of any lengths; greedily and at full depth, each is continued as alone.
+    prompts: ids (B, S), or one list a row, of any lengths. Greedily and at full depth each is continued as alone; at
+        progressive depth, which a batch shares, no row runs shallower than alone (`Plan.reverse_steps`).
     plan: None is as the model was trained, `plan_for`. device: where the model is; by default where the prompts are.
     Yields a Draft after each reverse step, a Committed after each block, and one Finished. No mask id is ever among the
     tokens, and a block takes at most `plan.steps` forwards, and one more where a reveal leaves something hidden.
