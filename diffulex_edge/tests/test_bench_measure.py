@@ -12,6 +12,7 @@ from diffulex_edge.bench.measure import BenchConfig, benchmark
 from diffulex_edge.bench.report import bench_table, picture_format, plain, plot
 from diffulex_edge.bench.rows import add_utility, depths
 from diffulex_edge.bench.variants import fit
+from diffulex_edge.diffusion.schedule import Cosine
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.eco_hybrid import EcoHybrid, EcoHybridConfig
 from diffulex_edge.runtime.depth import LinearDepth
@@ -149,6 +150,9 @@ def test_depth_of_the_bound_is_the_depth_of_the_step_with_that_noise():
     assert layers is not None
     assert layers(torch.tensor([1.0, 0.8, 0.7, 0.4, 0.05])).tolist() == [2, 2, 4, 6, 8]
     assert depths(Plan(steps=4), 32, 8) is None
+    cosine = depths(Plan(steps=4, depth=LinearDepth(2), schedule=Cosine()), 32, 8)
+    assert cosine is not None
+    assert cosine(torch.tensor([1.0, 0.93, 0.92, 0.71, 0.7, 0.39, 0.38])).tolist() == [2, 2, 4, 4, 6, 6, 8]
 
 
 def row(name: str, ms: float, size: float, joules: float | None, bits: float | None) -> dict:
