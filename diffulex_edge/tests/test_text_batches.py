@@ -140,7 +140,7 @@ def test_facts_of_the_data(data: Path) -> None:
 
 def test_the_tokenizer_comes_checked(tmp_path: Path) -> None:
     made = batches(write_data(tmp_path))
-    assert made.tokenizer() == ("tokenizer.model", b"words")
+    assert made.tokenizer() == {"tokenizer.model": b"words"}
     (tmp_path / "words.model").write_bytes(b"sword")
     with pytest.raises(ArtefactError, match=r"words\.model: not the tokenizer"):
         made.tokenizer()

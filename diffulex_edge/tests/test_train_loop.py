@@ -15,12 +15,17 @@ from typing import Any
 import pytest
 import torch
 
+from diffulex_edge.api import load
 from diffulex_edge.errors import ArtefactError, DiffulexEdgeError, Interrupted, ResourceError, UsageError
 from diffulex_edge.files import alone_in, read_json
 from diffulex_edge.model import checkpoint
+from diffulex_edge.tests.test_text_tokenizer import make_hub_tokenizer
+from diffulex_edge.text.prepare import PrepareConfig, prepare
 from diffulex_edge.train import loop, signals
 from diffulex_edge.train.loop import train
 from diffulex_edge.train.recipe import TrainConfig
+from diffulex_edge.train.report import Reporter
+from diffulex_edge.train.state import Progress
 
 SMALL: dict[str, Any] = {"d_model": 32, "n_heads": 2, "n_layers": 2, "d_ff": 32, "seq_len": 64}
 
@@ -101,6 +106,7 @@ def test_another_recipe_in_the_same_folder_is_refused(tiny: TrainConfig) -> None
     with pytest.raises(UsageError, match="holds a run with another d_ff: 32, not 48"):
         train(replace(tiny, d_ff=48))
     assert train(replace(tiny, seq_len=32, overwrite=True, max_steps=2))["step"] == 2
+    assert [line["step"] for line in log(tiny.output_dir) if "loss" in line] == [1, 2]
 
 
 def test_a_checkpoint_says_how_it_is_meant_to_be_decoded(tiny: TrainConfig) -> None:
@@ -146,6 +152,24 @@ def test_a_run_needs_its_tokenizer_at_the_start_and_never_again(tiny: TrainConfi
     assert (folder / "tokenizer.model").read_bytes() == content
     with pytest.raises(ArtefactError, match=words.name):
         train(replace(moved, output_dir=tmp_path / "other"))
+
+
+def test_a_checkpoint_takes_what_names_the_control_tokens_along(tiny: TrainConfig, tmp_path: Path) -> None:
+    words = make_hub_tokenizer(tmp_path / "words" / "tokenizer.json", ("<|endoftext|>", "<|fill|>")).parent
+    (words / "tokenizer_config.json").write_text(json.dumps({"mask_token": "<|fill|>"}))
+    prepare(PrepareConfig(data_dir=tmp_path / "data", tokenizer=words, demo_documents=40))
+    train(replace(tiny, data_dir=tmp_path / "data", max_steps=1))
+    shutil.rmtree(words)
+    model, tokenizer = load(tiny.output_dir)
+    assert model.spec.mask_id == tokenizer.mask_id
+    assert tokenizer.pieces([tokenizer.mask_id]) == ["<|fill|>"]
+
+
+def test_the_log_is_json_whatever_the_numbers(tmp_path: Path) -> None:
+    with Reporter(tmp_path, 3, True) as reporter:
+        reporter.step(Progress(step=1), float("nan"), float("inf"), 2.0)
+    [line] = log(tmp_path)
+    assert (line["loss"], line["bits_per_char"], line["grad_norm"]) == (None, None, 2.0)
 
 
 @pytest.mark.parametrize(("name", "value"), [("warmup_steps", -1), ("seq_len", 1), ("seed", -1), ("seed", 2**63)])

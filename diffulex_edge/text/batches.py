@@ -96,13 +96,15 @@ class Batches:
     def tokenizer_fingerprint(self) -> str:
         return str(self._meta["tokenizer"]["fingerprint"])
 
-    def tokenizer(self) -> tuple[str, bytes]:
-        """The tokenizer's file: the name that it has in a folder of its own, and its bytes, checked."""
+    def tokenizer(self) -> dict[str, bytes]:
+        """The tokenizer's files, checked, by the names that they have in a folder of their own."""
         about = self._meta["tokenizer"]
         path = tokenizer_file(self.data_dir / about["path"])
         if sha256_file(path) != about["sha256"]:
             raise ArtefactError(f"{path}: not the tokenizer that {self.data_dir} was made with: its sha256 is another")
-        return ("tokenizer.json" if path.suffix == ".json" else "tokenizer.model"), path.read_bytes()
+        names = path.with_name("tokenizer_config.json")  # says which tokens of a tokenizer.json mask, end and pad
+        beside = {names.name: names.read_bytes()} if path.suffix == ".json" and names.exists() else {}
+        return {f"tokenizer{path.suffix}": path.read_bytes(), **beside}
 
     @property
     def chars_per_token(self) -> float:

@@ -41,9 +41,7 @@ class Run:
     config: TrainConfig
     recipe: Recipe
     batches: Batches
-    tokenizer: tuple[
-        str, bytes
-    ]  # name and content of its file, read at first: no checkpoint waits for the disk to keep it
+    tokenizer: dict[str, bytes]  # its files, read at the start: later they may be gone
     objective: Objective
     state: state.TrainState
     autocast: Any
@@ -58,10 +56,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     with parallel.group():
         run, main = start(config), parallel.is_main()
         progress = run.state.progress
-        alone = alone_in(config.output_dir, "training") if main else nullcontext()
-        with alone, Stop() as stop, Reporter(config.output_dir, run.recipe.max_steps, main) as reporter:
-            if config.overwrite and main:
-                checkpoint.remove(checkpoint.steps(config.output_dir))
+        with _alone(config, main), Stop() as stop, Reporter(config.output_dir, run.recipe.max_steps, main) as reporter:
             while progress.step < run.recipe.max_steps:
                 began = time.perf_counter()
                 loss, norm = train_step(run)
@@ -76,6 +71,16 @@ def train(config: TrainConfig) -> dict[str, Any]:
                 if progress.step % config.save_interval == 0 or last:
                     _save(run, reporter, validating=True)
         return {"output_dir": str(config.output_dir), **vars(progress), **reporter.last_validation}
+
+
+@contextmanager
+def _alone(config: TrainConfig, main: bool) -> Iterator[None]:
+    """No other training in the folder; and with `overwrite` nothing of the run that it held."""
+    with alone_in(config.output_dir, "training") if main else nullcontext():
+        if main and config.overwrite:
+            checkpoint.remove(checkpoint.steps(config.output_dir))
+            (config.output_dir / "log.jsonl").unlink(missing_ok=True)
+        yield
 
 
 def start(config: TrainConfig) -> Run:
@@ -216,7 +221,7 @@ def _accumulate(run: Run, micro: int) -> float:
 
 
 def _roll_back(run: Run) -> None:
-    """Back to the last checkpoint, with other batches ahead; gives up after a few times."""
+    """Back to the last checkpoint, with other noise ahead; gives up after a few times."""
     rollbacks = run.state.progress.rollbacks + 1
     held = checkpoint.newest(run.config.output_dir)
     if held is None or rollbacks > ROLLBACKS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -74,5 +75,10 @@ class Reporter:
     def _write(self, values: dict[str, Any]) -> None:
         if self.speaking:
             with disk_errors(self._log.name):
-                self._log.write(json.dumps(values) + "\n")
+                self._log.write(json.dumps({name: _plain(value) for name, value in values.items()}) + "\n")
                 self._log.flush()
+
+
+def _plain(value: float) -> float | None:
+    """JSON has neither NaN nor infinities: they are null."""
+    return value if math.isfinite(value) else None

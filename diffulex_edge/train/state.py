@@ -38,11 +38,11 @@ class TrainState:
 
 
 def save(
-    folder: Path, state: TrainState, *, config: dict[str, Any], run: dict[str, Any], tokenizer: tuple[str, bytes]
+    folder: Path, state: TrainState, *, config: dict[str, Any], run: dict[str, Any], tokenizer: dict[str, bytes]
 ) -> None:
     """Writes a checkpoint; a state with a weight that is not finite is refused by ArtefactError.
 
-    tokenizer: name and content of its file.
+    tokenizer: the content of its files by name.
     """
     weights = dict(state.model.named_parameters())
     if not all(bool(torch.isfinite(p).all()) for p in weights.values()):
@@ -56,7 +56,7 @@ def save(
             "optimizer.safetensors": checkpoint.tensors(_optimizer_tensors(state)),
             "state.json": checkpoint.document({"progress": vars(state.progress), "run": run}),
             "config.json": checkpoint.document(config),
-            tokenizer[0]: checkpoint.content(tokenizer[1]),
+            **{name: checkpoint.content(content) for name, content in tokenizer.items()},
         },
     )
 
