@@ -172,6 +172,28 @@ def test_the_log_is_json_whatever_the_numbers(tmp_path: Path) -> None:
     assert (line["loss"], line["bits_per_char"], line["grad_norm"]) == (None, None, 2.0)
 
 
+def test_a_full_disk_under_the_log_is_told_with_its_name(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+        with pytest.raises(ResourceError, match=r"log\.jsonl: File too large"):
+            _log_lines(tmp_path, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _log_lines(folder: Path, n: int) -> None:
+    with Reporter(folder, n, True) as reporter:
+        for _ in range(n):
+            reporter.step(Progress(step=1), 1.0, 1.0, 2.0)
+
+
+def test_a_run_is_not_called_as_its_newest_checkpoint_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"latest\.pt"):
+        TrainConfig(output_dir=tmp_path / "latest.pt")
+
+
 @pytest.mark.parametrize(("name", "value"), [("warmup_steps", -1), ("seq_len", 1), ("seed", -1), ("seed", 2**63)])
 def test_numbers_that_would_break_a_run_are_refused_before_it(tiny: TrainConfig, name: str, value: int) -> None:
     with pytest.raises(UsageError, match=f"{name}={value}"):

@@ -120,6 +120,8 @@ class TrainConfig:
         for name in ("save_interval", "log_interval", "keep"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.output_dir.name == "latest.pt":
+            raise UsageError(f"output_dir={self.output_dir}: latest.pt names a run's newest checkpoint, not a run")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed={self.seed} must be from 0 to 2^63 - 1")
         known = ", ".join(RECIPES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -48,7 +49,8 @@ class Reporter:
     ) -> None:
         self._bar.stop()
         if self.speaking:
-            self._log.close()
+            with contextlib.suppress(OSError):  # of a full disk, which was told when the line was written
+                self._log.close()
 
     def step(self, progress: state.Progress, loss: float, bits_per_char: float, norm: float) -> None:
         now = time.perf_counter()
