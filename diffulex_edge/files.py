@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from diffulex_edge.errors import ArtefactError, ResourceError
+from diffulex_edge.errors import ArtefactError, ResourceError, UsageError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BLANK = "0" * 64  # stands where a sealed JSON's own digest goes
@@ -76,13 +76,54 @@ def disk_errors(path: Path | str) -> Iterator[None]:
         raise ResourceError(f"{path}: {error.strerror}; what was there before is unchanged") from error
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path, what: str) -> Iterator[None]:
+    """Keeps a second process that does `what` out of a folder; the lock goes with the process, also a killed one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "wb")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise
+        raise UsageError(f"{folder}: no folder that can be written to ({error.strerror})") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # not a POSIX system
+            pass
+        except BlockingIOError as error:
+            raise ResourceError(f"{folder}: another {what} is at work in this folder") from error
+        yield
+
+
+def check_writable(path: Path | str) -> None:
+    """Raises UsageError where no file of that name can be written: to be told before the work, not after it."""
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder, not a file to write to")
+    folder = next((each for each in path.parents if each.exists()), Path())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 def sha256_file(path: Path | str) -> str:
     """The SHA-256 of a file's bytes, in hex; about 1 s a GB. ArtefactError where there is no such file."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
-        raise ArtefactError(f"{path}: no such file") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path | str, error: OSError) -> ArtefactError:
+    absent = isinstance(error, FileNotFoundError | IsADirectoryError)
+    return ArtefactError(f"{path}: {'no such file' if absent else error.strerror}")
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -94,8 +135,8 @@ def read_json(path: Path | str) -> Any:
     """Raises ArtefactError, naming the file, where it is missing or not JSON."""
     try:
         return json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise ArtefactError(f"{path}: no such file") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path}: not JSON: {error}") from None
 
@@ -112,7 +153,7 @@ def read_sealed_json(path: Path | str) -> dict[str, Any]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ArtefactError(f"{path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     try:
         content = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from pathlib import Path
 
 import torch
 
-from diffulex_edge.errors import UsageError
+from diffulex_edge.errors import ResourceError, UsageError
 
 NUMBER_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -18,8 +19,9 @@ def set_threads(threads: int | None) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads is None:
         threads = 1 if os.getloadavg()[0] >= cores else cores
-    if threads < 1:
-        raise UsageError(f"{threads=} must be at least 1")
+    most = max(64, 4 * cores)  # far more and the OpenMP runtime brings the process down
+    if not 1 <= threads <= most:
+        raise UsageError(f"{threads=} must be from 1 to {most}")
     torch.set_num_threads(threads)
     return threads
 
@@ -52,6 +54,17 @@ def number_type(name: str) -> torch.dtype:
     if name not in NUMBER_TYPES:
         raise UsageError(f"number type {name!r} is not one of auto, {', '.join(NUMBER_TYPES)}")
     return NUMBER_TYPES[name]
+
+
+def need_memory(size_bytes: float, what: str) -> None:
+    """Raises ResourceError where so much is not free: what the system has promised but not got ends in a kill."""
+    try:
+        known = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(known["MemAvailable"].split()[0]) * 1024
+    except (OSError, LookupError, ValueError):  # not Linux: the allocator has to say it
+        return
+    if size_bytes > free:
+        raise ResourceError(f"{what} needs about {size_bytes / 1e9:,.1f} GB of memory; {free / 1e9:,.1f} GB are free")
 
 
 def keep_freed_memory() -> None:

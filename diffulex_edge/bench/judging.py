@@ -15,7 +15,8 @@ import numpy as np
 
 from diffulex_edge.bench.judge import KneserNey
 from diffulex_edge.errors import ArtefactError
-from diffulex_edge.files import read_json, sha256_file
+from diffulex_edge.files import sha256_file
+from diffulex_edge.text.batches import read_meta
 from diffulex_edge.text.tokenizer import Tokenizer
 
 ORDER = 5
@@ -36,12 +37,9 @@ def judge_of_data(data_dir: Path, tokenizer: Tokenizer) -> Judge | None:
     """
     if not (data_dir / "meta.json").exists():
         return None
-    meta = read_json(data_dir / "meta.json")
-    try:
-        fingerprint, split, dtype = meta["tokenizer"]["fingerprint"], meta["splits"]["train"], meta["dtype"]
-        text, digest = data_dir / split["file"], split["sha256"]
-    except (KeyError, TypeError) as error:
-        raise ArtefactError(f"{data_dir / 'meta.json'}: {error} is missing") from error
+    meta = read_meta(data_dir)
+    fingerprint, split, dtype = meta["tokenizer"]["fingerprint"], meta["splits"]["train"], meta["dtype"]
+    text, digest = data_dir / split["file"], split["sha256"]
     if fingerprint != tokenizer.fingerprint:
         return None
     cache = data_dir / CACHE

@@ -62,7 +62,11 @@ class BenchConfig:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
         if self.warmup_runs < 0 or self.quality_samples < 1:
             raise UsageError(f"warmup_runs={self.warmup_runs} must not be negative, quality_samples not below 1")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed={self.seed} must be from 0 to 2^63 - 1")
         for name, choices in (("modes", MODES), ("sweeps", SWEEPS)):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise UsageError(f"{name}: {' '.join(getattr(self, name))} names one of them twice")
             unknown = [value for value in getattr(self, name) if value not in choices]
             if unknown:
                 raise UsageError(f"{name}: {unknown[0]!r} is not one of {', '.join(choices)}")

@@ -72,6 +72,8 @@ class EvalConfig:
         for name in (*at_least_one, "pll_positions", "new_tokens", "steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed={self.seed} must be from 0 to 2^63 - 1")
         if self.generations < 0:
             raise UsageError(f"generations={self.generations} must not be negative")
         if self.mode is not None and self.mode not in MODES:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from diffulex_edge.errors import BackendUnavailable, UsageError
+from diffulex_edge.files import atomic, check_writable
 
 UNMEASURED = "-"
 
@@ -27,7 +29,7 @@ def plain(value: Any) -> Any:
 
 def eval_tables(result: Mapping[str, Any]) -> list[Table]:
     """The bound by script, the modes, and what the model writes beside how the documents go on."""
-    return [_scripts(result), _modes(result), _written(result)]
+    return [_whole(table) for table in (_scripts(result), _modes(result), _written(result))]
 
 
 def _scripts(result: Mapping[str, Any]) -> Table:
@@ -88,7 +90,7 @@ def bench_table(result: Mapping[str, Any]) -> Table:
     machine = f"{where['cpu']}, {where['threads']} threads, {where['number_type']}, load {where['load_average']}"
     energy = f"energy: {result['energy_source']}; utility: {result['utility']}"
     table.caption = "; ".join([machine, energy, *skipped])
-    return table
+    return _whole(table)
 
 
 _BENCH_ROWS = {
@@ -127,15 +129,14 @@ def training_table(result: Mapping[str, Any]) -> Table:
         f"{result['flops_per_step'] / 1e9:.2f} GFLOP a step x {result['steps_per_s']:.2f} steps/s "
         f"= {result['gflops_per_s']:.1f} GFLOP/s; {result['tokens_per_s']:,.0f} tokens/s"
     )
-    return table
+    return _whole(table)
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Quality against speed, a point a variant; the format is that of the file's ending."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BackendUnavailable("a plot needs matplotlib: pip install 'diffulex-edge[bench]'") from error
+    kind = picture_format(path)
+    from matplotlib.figure import Figure
+
     rows = [row for row in result["rows"] if row["block_nelbo"] is not None]
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
@@ -143,10 +144,21 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         axes.plot(row["tokens_per_s"], row["block_nelbo"], "o")
         axes.annotate(row["name"], (row["tokens_per_s"], row["block_nelbo"]), xytext=(5, 5), textcoords="offset points")
     axes.set(xscale="log", xlabel="tokens kept a second", ylabel="bits a character (block_nelbo, lower is better)")
-    if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
+    with atomic(path) as file:
+        figure.savefig(file, format=kind)
+
+
+def picture_format(path: Path) -> str:
+    """The format that a file's ending names. Told before the work: a bad ending, no matplotlib, no place to write."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise BackendUnavailable("a plot needs matplotlib: pip install 'diffulex-edge[bench]'") from error
+    kind = path.suffix.lstrip(".").lower()
+    if kind not in FigureCanvasBase.get_supported_filetypes():
         raise UsageError(f"{path}: no picture format has the ending {path.suffix!r}; use .svg or .png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    check_writable(path)
+    return kind
 
 
 def number(value: float | None) -> str:
@@ -165,4 +177,10 @@ def _table(title: str, first: str, *columns: str) -> Table:
     table.add_column(first)
     for column in columns:
         table.add_column(column, justify="right")
+    return table
+
+
+def _whole(table: Table) -> Table:
+    """The table as wide as its figures: in a narrow terminal, or a file, lines may wrap, but no figure is cut."""
+    table.width = Console(width=10_000).measure(table).maximum
     return table

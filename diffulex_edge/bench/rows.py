@@ -77,7 +77,7 @@ def depths(plan: Plan, block_size: int, n_layers: int) -> bounds.Depths | None:
         return None
 
     def layers(share: Tensor) -> Tensor:
-        return table[((1 - share) * steps).long().clamp(max=steps - 1)]
+        return table[((1 - plan.schedule.time(share)) * steps).long().clamp(max=steps - 1)]
 
     return layers
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from diffulex_edge.bench.flops import TrainingBenchConfig
 from diffulex_edge.bench.measure import BenchConfig, benchmark
-from diffulex_edge.bench.report import bench_table, plot, steps_table, training_table
+from diffulex_edge.bench.report import bench_table, picture_format, plot, steps_table, training_table
 from diffulex_edge.bench.steps import StepBenchConfig, benchmark_steps
 from diffulex_edge.bench.training import benchmark_recipe
 from diffulex_edge.cli.flags import ModelFlags
@@ -42,6 +42,8 @@ def run(flags: Flags) -> dict[str, Any]:
 
 
 def _decoding(flags: Flags) -> dict[str, Any]:
+    if flags.plot is not None:
+        picture_format(flags.plot)
     documents = list(read_documents(flags.data)) if flags.data else None
     denoiser, tokenizer = flags.model.open()
     config = replace(flags.config, steps=flags.model.steps(flags.config.steps))

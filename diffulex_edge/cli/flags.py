@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from diffulex_edge.api import SHIPPED, load
 from diffulex_edge.errors import UsageError
 from diffulex_edge.machine import number_type, set_threads
 from diffulex_edge.model.base import Denoiser
+from diffulex_edge.model.compiled import compiled
 from diffulex_edge.model.families import FAMILIES, family
 from diffulex_edge.text.tokenizer import Tokenizer
 
@@ -43,7 +42,8 @@ class ModelFlags:
     model: Literal["primary", "backup"] | None = None  # refuse a checkpoint that is not of this kind
     edge_profile: Literal["phone", "pi", "laptop", "max"] | None = None  # threads, number type, block and steps at once
     threads: int | None = None  # None: the profile's, else one a core, but one alone on a busy machine
-    precision: Literal["auto", "fp32", "bf16"] | None = None  # None: the profile's, else fp32; auto measures
+    precision: Literal["auto", "fp32", "bf16"] | None = None  # None: the profile's, else the weights'; auto measures
+    compile: bool = False  # compile the step at its first use, which takes a minute or two
     json: str | None = None  # write the result as JSON to this path; - for standard output
 
     @property
@@ -60,5 +60,6 @@ class ModelFlags:
         denoiser, tokenizer = load(self.ckpt, tokenizer=self.tokenizer)
         if self.model and type(denoiser).__name__ != FAMILIES[family(self.model)][1]:
             raise UsageError(f"--model {self.model}, but {self.ckpt} holds a {type(denoiser).__name__}")
-        dtype = number_type(self.precision or (self.profile.precision if self.profile else "fp32"))
-        return (denoiser if dtype == torch.float32 else denoiser.to(dtype)), tokenizer  # type: ignore[attr-defined]
+        precision = self.precision or (self.profile.precision if self.profile else None)
+        denoiser = denoiser.to(number_type(precision)) if precision else denoiser  # type: ignore[attr-defined]
+        return (compiled(denoiser) if self.compile else denoiser), tokenizer

@@ -12,6 +12,7 @@ from diffulex_edge.cli.decoding import DecodingFlags
 from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.parse import console
 from diffulex_edge.cli.prompt import read_prompt
+from diffulex_edge.errors import UsageError
 from diffulex_edge.runtime.text import infill
 
 
@@ -33,6 +34,8 @@ class Flags:
 
 def run(flags: Flags) -> dict[str, Any]:
     text = read_prompt(flags.text)
+    if flags.lengths and flags.length is not None:
+        raise UsageError("--length is for all gaps, --lengths has a number for each: give one of the two")
     denoiser, tokenizer = flags.model.open()
     if "canvas" not in denoiser.spec.contexts:
         print(f"warning: {flags.model.ckpt} does not see what follows a gap; expect worse fits", file=sys.stderr)

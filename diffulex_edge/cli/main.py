@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from diffulex_edge.cli.streams import settle
 from diffulex_edge.cli.verbs import VERBS, usage
 from diffulex_edge.errors import DiffulexEdgeError, ResourceError, UsageError
+
+OUT_OF_MEMORY = ("can't allocate memory", "calculation overflowed", "out of memory")  # PyTorch's words for it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, getattr(error, "exit_code", UsageError.exit_code))
     except MemoryError as error:
         return _fail(f"out of memory: {error}", ResourceError.exit_code)
+    except RuntimeError as error:
+        if not any(said in str(error) for said in OUT_OF_MEMORY):
+            raise
+        return _fail(f"out of memory: {error}", ResourceError.exit_code)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
         return _fail(error, ResourceError.exit_code if full else UsageError.exit_code)
@@ -35,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def script(*first: str) -> NoReturn:
     """The entry point; `first` are words to put before those of the command line."""
+    settle()
     sys.exit(main([*first, *sys.argv[1:]]))
 
 
@@ -42,7 +50,7 @@ def _run(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         print(f"diffulex-edge {import_module('diffulex_edge').__version__}")
     elif words[:1] in (["--help"], ["-h"]) or not words:
-        print(usage())
+        print(usage(), flush=True)
         return 0 if words else UsageError.exit_code
     elif words[0] not in VERBS:
         raise UsageError(f"{words[0]!r} is not a verb; the verbs are {', '.join(VERBS)}")
@@ -51,6 +59,7 @@ def _run(words: list[str]) -> int:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads
         verb, parsing = import_module(f"diffulex_edge.cli.{words[0]}"), import_module("diffulex_edge.cli.parse")
         flags = parsing.parse(verb.Flags, words[1:], prog=f"diffulex-edge {words[0]}")
+        parsing.check_place(flags.json)
         parsing.report(verb.run(flags), flags.json)
     return 0
 

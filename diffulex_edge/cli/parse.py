@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -15,13 +14,13 @@ import tyro
 from rich.console import Console
 
 from diffulex_edge.cli.aliases import translate
-from diffulex_edge.errors import UsageError
-from diffulex_edge.files import write_atomic
+from diffulex_edge.errors import ResourceError, UsageError
+from diffulex_edge.files import check_writable, write_atomic
 
 F = TypeVar("F")
 MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 BOX = re.compile(r"[\u2500-\u257f]+")
-CLASS = re.compile(r"^Error parsing [A-Z]\w*: ")  # a dataclass says which it is; nobody asked
+CLASS = re.compile(r"^Error parsing [A-Za-z]\w*: ")  # a dataclass says which it is; nobody asked
 
 
 def parse(flags: type[F], argv: Sequence[str], *, prog: str, default: F | None = None) -> F:
@@ -51,15 +50,28 @@ def one_line(box: str) -> str:
     return CLASS.sub("", " ".join(said).replace(" .", ".").rstrip(". "))
 
 
+def check_place(where: str | Path | None) -> None:
+    """Raises UsageError before the work where writing its result there would fail after it. `-`: standard output."""
+    if where is not None and where != "-":
+        check_writable(where)
+
+
 def report(result: Any, where: str | None) -> None:
-    """Writes a verb's result as JSON to the file `where`, or to standard output for `-`; None: nowhere."""
+    """Writes a verb's result as JSON to the file `where`, or to standard output for `-`; None: nowhere.
+
+    Where the file cannot be written after all, the result goes to standard output before the error is told.
+    """
     if where is None:
         return
     text = json.dumps(result, ensure_ascii=False, indent=2, default=str) + "\n"
     if where == "-":
-        sys.stdout.write(text)
-    else:
-        write_atomic(Path(where), text.encode())
+        print(text, end="", flush=True)
+        return
+    try:
+        write_atomic(Path(where), text.encode(errors="backslashreplace"))
+    except (OSError, ResourceError):
+        print(text, end="", flush=True)
+        raise
 
 
 def console(where: str | None) -> Console:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from diffulex_edge.errors import UsageError
+from diffulex_edge.text.normalize import normalize
 
 MAX_CHARS = 65_536
 CONTROL = ("[MASK]", "</s>")  # how other toolkits write ids that no text can name here
@@ -14,9 +16,11 @@ def read_prompt(text: str) -> str:
     """The text, or standard input for `-`. Raises UsageError for a text that is empty, too long, or not UTF-8."""
     if text == "-":
         try:
-            text = sys.stdin.buffer.read().decode("utf-8")
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UsageError(f"standard input is not valid UTF-8: byte {error.start}: {error.reason}") from None
+    else:
+        text = _as_utf8(text)
     return checked(text)
 
 
@@ -25,7 +29,7 @@ def checked(text: str) -> str:
     for position, char in enumerate(text[: MAX_CHARS + 1]):
         if "\ud800" <= char <= "\udfff":
             raise UsageError(f"the text is not valid UTF-8 at character {position}")
-    if not text.strip():
+    if not normalize(text[: MAX_CHARS + 1]).strip():
         raise UsageError("the text is empty: there is nothing to go on from")
     if len(text) > MAX_CHARS:
         raise UsageError(f"the text has {len(text):,} characters; at most {MAX_CHARS:,} are taken")
@@ -35,3 +39,11 @@ def checked(text: str) -> str:
                 f"the text holds the literal {word}, which names no control id here; gaps are ___ in `infill`"
             )
     return text
+
+
+def _as_utf8(word: str) -> str:
+    """A word of the command line as its bytes say it in UTF-8, whatever the locale took them for."""
+    try:
+        return os.fsencode(word).decode("utf-8")
+    except UnicodeError:
+        return word

@@ -14,7 +14,7 @@ from diffulex_edge.bench.variants import fit
 from diffulex_edge.cli.decoding import BlockFlags, DecodingFlags
 from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.live import View, watch
-from diffulex_edge.cli.parse import console
+from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.cli.picture import save_picture
 from diffulex_edge.cli.prompt import read_prompt
 from diffulex_edge.model.base import Denoiser
@@ -43,9 +43,10 @@ class Flags:
 
 def run(flags: Flags) -> dict[str, Any]:
     prompt, out = read_prompt(flags.prompt), console(flags.json)
+    check_place(flags.picture)
     denoiser, tokenizer = flags.model.open()
     base = flags.blocks.plan(flags.decoding, denoiser.spec, flags.model.profile)
-    equal = flags.decoding.steps is None  # then the mode `full` gets as many steps a token as the others
+    equal = flags.decoding.steps is None  # then `full` gets as many steps a token as the others
     plan = fit(flags.blocks.mode, base, denoiser.spec, equal_tokens_per_step=equal, unit=base.block_size)
     if flags.blocks.frozen_context and "block_frozen" not in denoiser.spec.trained_modes:
         print(f"warning: {flags.model.ckpt} was not trained for --frozen_context; expect worse text", file=sys.stderr)
@@ -75,6 +76,5 @@ def _speed(flags: Flags, prompt: str, base: Plan, denoiser: Denoiser, tokenizer:
         warmup_runs=flags.warmup_runs,
         seed=flags.decoding.seed,
     )
-    result = benchmark(flags.decoding.guide(denoiser), tokenizer, config)
-    console(flags.json).print(bench_table(result))
+    console(flags.json).print(bench_table(result := benchmark(flags.decoding.guide(denoiser), tokenizer, config)))
     return {"benchmark": result}

@@ -1,4 +1,4 @@
-"""The verbs of the command line, each a module of this folder, and what is said of them."""
+"""What there is to do: the verbs, each a module of this folder, and the page that lists them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,17 @@ def _sync_file(path: Path) -> None:
 
 def tensors(values: Mapping[str, Tensor]) -> Callable[[Path], None]:
     """A writer of a safetensors file."""
-    return lambda path: safetensors.torch.save_file({k: v.detach().contiguous() for k, v in values.items()}, path)
+
+    def writer(path: Path) -> None:
+        try:
+            safetensors.torch.save_file({k: v.detach().contiguous() for k, v in values.items()}, path)
+        except safetensors.SafetensorError as error:  # it wraps what the system says: I/O error: ... (os error 28)
+            code = re.search(r"os error (\d+)", str(error))
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+
+    return writer
 
 
 def document(value: Any) -> Callable[[Path], None]:
@@ -82,9 +93,9 @@ def document(value: Any) -> Callable[[Path], None]:
     return lambda path: write_json(path, value)
 
 
-def text(value: str) -> Callable[[Path], None]:
-    """A writer of a text file."""
-    return lambda path: write_atomic(path, value.encode())
+def content(value: bytes) -> Callable[[Path], None]:
+    """A writer of a file of any kind."""
+    return lambda path: write_atomic(path, value)
 
 
 def copy_of(source: Path) -> Callable[[Path], None]:
@@ -126,14 +137,17 @@ def steps(run: Path) -> list[Path]:
 
 
 def newest(run: Path) -> Path | None:
-    """The newest checkpoint of a run that verifies; None where there is none at all. A bad one is passed over."""
+    """The newest checkpoint of a run that verifies; None where there is none at all. A bad one is passed over aloud."""
     candidates, faults = steps(run), []
     for path in reversed(candidates):
         try:
             verify(path)
-            return path
         except ArtefactError as error:
             faults.append(str(error))
+            continue
+        for fault in faults:
+            print(f"warning: {fault}; going on with {path.name}", file=sys.stderr)
+        return path
     if faults:
         raise ArtefactError(f"{run}: none of {len(faults)} checkpoints is intact; the newest: {faults[0]}")
     return None
@@ -158,8 +172,13 @@ def prune(run: Path, keep: int) -> None:
 
     Call it after the newest has been verified, from the one process that writes to the run.
     """
-    for path in [*steps(run)[:-keep], *run.glob(".step-*.tmp"), *run.glob(".step-*.old")]:
-        shutil.rmtree(path)
+    remove([*steps(run)[:-keep], *run.glob(".step-*.tmp"), *run.glob(".step-*.old")])
+
+
+def remove(folders: Iterable[Path]) -> None:
+    """Removes checkpoints, the first first."""
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 def model_config(model_type: str, config: Any, tokenizer_fingerprint: str) -> dict[str, Any]:

@@ -95,11 +95,16 @@ class MemoryContext:
         return self
 
     def recall(self, layers: Iterable[Any]) -> list[Any]:
-        """What each layer makes of its memory; kept, for every reverse step of a block asks for the same."""
-        if not self.recalled:
-            made = [layer.recall(memory, self.seen) for layer, memory in zip(layers, self.layers, strict=True)]
+        """What each layer makes of its memory; kept, for every reverse step of a block asks for the same.
+
+        Not in training: what was made without gradients would cut them off from who asks next.
+        """
+        if self.recalled and not torch.is_grad_enabled():
+            return self.recalled
+        made = [layer.recall(memory, self.seen) for layer, memory in zip(layers, self.layers, strict=True)]
+        if not torch.is_grad_enabled():
             self.recalled.extend(made)
-        return self.recalled
+        return made
 
     def advance(self, layers: tuple[LayerMemory, ...], length: int) -> Self:
         """After a block of `length` tokens; rows whose text has not begun keep what they had."""

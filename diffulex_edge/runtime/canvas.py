@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffulex_edge.errors import UsageError
+from diffulex_edge.machine import need_memory
 from diffulex_edge.model.base import DenoiserSpec
 from diffulex_edge.runtime.plan import Plan
 
@@ -83,6 +84,14 @@ def lay_out(prompts: Prompts, plan: Plan, spec: DenoiserSpec, *, aligned: bool, 
     columns = torch.arange(width, device=device)
     asked = (ids == spec.mask_id) & (columns >= first[:, None]) & (columns < end[:, None])
     return Canvas(ids, asked, first, end, start)
+
+
+def check_memory(prompts: Prompts, plan: Plan, spec: DenoiserSpec) -> None:
+    """Raises ResourceError where a block's logits, and the samplers' copies of them, cannot fit into memory."""
+    masks = [sum(int(token) == spec.mask_id for token in prompt) or plan.max_new_tokens for prompt in prompts]
+    hidden = sum(min(n, plan.block_size) for n in masks)
+    tokens = sum(map(len, prompts)) + sum(masks)
+    need_memory(64.0 * (hidden * spec.vocab_size + tokens), f"decoding {tokens:,} tokens, {hidden:,} at once,")
 
 
 def _row(prompt: Tensor | Sequence[int], plan: Plan, spec: DenoiserSpec) -> list[int]:

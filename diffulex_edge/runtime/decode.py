@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import NONE, Denoiser, DenoiserSpec
-from diffulex_edge.runtime.canvas import Prompts, lay_out
+from diffulex_edge.runtime.canvas import Prompts, check_memory, lay_out
 from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.reveal import RevealAll
 from diffulex_edge.runtime.sampler import Guess, ban
@@ -68,7 +68,8 @@ def decode(
 ) -> Iterator[Event]:
     """Continues each prompt by `plan.max_new_tokens` tokens; a prompt that holds mask ids is filled there instead.
 
-    prompts: ids (B, S), or one list a row, of any lengths; greedily and at full depth, each is continued as alone.
+    prompts: ids (B, S), or one list a row, of any lengths. Greedily and at full depth each is continued as alone; at
+        progressive depth, which a batch shares, no row runs shallower than alone (`Plan.reverse_steps`).
     plan: None is as the model was trained, `plan_for`.
     until: told of each finished block, says which rows want no more; a row that has ended takes no further step, and
         when all have there is no further forward. For ends that ids cannot tell, such as stop strings.
@@ -81,6 +82,7 @@ def decode(
     device = _device(prompts) if device is None else torch.device(device)
     aligned = denoiser.begin(plan.context, 1, plan.block_size).aligned  # the layout hangs on it, and the length on that
     _check(plan, spec, aligned)
+    check_memory(prompts, plan, spec)
     canvas = lay_out(prompts, plan, spec, aligned=aligned, device=device)
     rows, width = canvas.ids.shape
     context = denoiser.begin(plan.context, rows, width, canvas.first if canvas.first.any() else None)

@@ -41,6 +41,8 @@ class Plan:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise UsageError(f"{name}={value} must be an integer of at least {least}")
+        if self.seed >= 2**63:
+            raise UsageError(f"seed={self.seed} must be below 2^63")
         for name in ("stop_ids", "banned"):
             wrong = [value for value in getattr(self, name) if not isinstance(value, int) or value < 0]
             if wrong:
@@ -50,22 +52,25 @@ class Plan:
         """The steps of a block of which each row has `masked` (B,) tokens hidden, the noisiest first.
 
         A row of n masks takes min(steps, n) of them, whatever the other rows take, so that a batch decodes as its rows
-        alone do; only the depth, which they share, goes by the row that takes the most. One more step follows, the
-        fallback: it is reached only where a reveal left something hidden.
+        alone do. Only the depth is shared: the deepest that any row, alone, would have at this step. So no row runs
+        shallower than alone, and where all take as many steps, or the depth is constant, each runs just as deep. One
+        more step follows, the fallback: it is reached only where a reveal left something hidden.
         """
         counts = masked.tolist()
         steps = min(self.steps, max(counts))
         taken = masked.clamp(1, max(steps, 1))  # (B,)
         shares = [self.quota.split(n, min(n, steps), self.schedule) if n else [] for n in counts]  # exact integers
         quotas = torch.tensor([share + [0] * (steps + 1 - len(share)) for share in shares], device=masked.device)
+        lengths = {min(n, steps) for n in counts if n}  # in steps, of the rows
         for index in range(steps + 1):
             done = torch.minimum(taken - 1, torch.full_like(taken, index))  # (B,)
+            deep = [self.depth.layers(index, own, spec.n_layers) for own in lengths if index < own]
             yield Step(
                 index=index,
                 steps=steps,
                 t=1 - done / taken,
                 s=1 - (done + 1) / taken,
-                depth=self.depth.layers(index, steps, spec.n_layers) if index < steps else spec.n_layers,
+                depth=max(deep, default=spec.n_layers),
                 quota=quotas[:, index],
                 last=taken <= index + 1,
             )

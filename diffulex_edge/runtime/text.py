@@ -16,6 +16,7 @@ from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.score import masked_pll
 
 LONGEST_TRIED = 8  # tokens of a gap whose length is not said
+MOST_TRIED = 32  # gaps whose length is not said: the work grows with their square
 
 
 class Words(Protocol):
@@ -139,10 +140,14 @@ def infill(
         the other while the rest have what was best so far (two, at first). device: where the model is.
     Raises UsageError for a text without a blank, or lengths that do not fit the blanks.
     """
-    parts = text.split(blank) if blank else [text]
+    if not blank:
+        raise UsageError("the blank is empty: say what a gap is written as")
+    parts = text.split(blank)
     n_gaps = len(parts) - 1
     if not n_gaps:
         raise UsageError(f"the text has no {blank!r} to fill")
+    if lengths is None and n_gaps > MOST_TRIED:
+        raise UsageError(f"{n_gaps:,} blanks of unknown length: at most {MOST_TRIED} are tried; say how long they are")
     wanted = (lengths,) * n_gaps if isinstance(lengths, int) else lengths
     if wanted is not None and (len(wanted) != n_gaps or min(wanted) < 1):
         raise UsageError(f"{lengths=} for {n_gaps} blanks: each needs a length of at least 1 token")

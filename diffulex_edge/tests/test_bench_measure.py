@@ -1,5 +1,6 @@
 """`bench`: runs in turn, only kept tokens count, speed comes with quality, and what cannot be run is said."""
 
+import io
 import itertools
 import json
 from pathlib import Path
@@ -9,9 +10,10 @@ import torch
 from rich.console import Console
 
 from diffulex_edge.bench.measure import BenchConfig, benchmark
-from diffulex_edge.bench.report import bench_table, plain, plot
+from diffulex_edge.bench.report import bench_table, picture_format, plain, plot
 from diffulex_edge.bench.rows import add_utility, depths
 from diffulex_edge.bench.variants import fit
+from diffulex_edge.diffusion.schedule import Cosine
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.eco_hybrid import EcoHybrid, EcoHybridConfig
 from diffulex_edge.runtime.depth import LinearDepth
@@ -150,6 +152,9 @@ def test_depth_of_the_bound_is_the_depth_of_the_step_with_that_noise():
     assert layers is not None
     assert layers(torch.tensor([1.0, 0.8, 0.7, 0.4, 0.05])).tolist() == [2, 2, 4, 6, 8]
     assert depths(Plan(steps=4), 32, 8) is None
+    cosine = depths(Plan(steps=4, depth=LinearDepth(2), schedule=Cosine()), 32, 8)
+    assert cosine is not None
+    assert cosine(torch.tensor([1.0, 0.93, 0.92, 0.71, 0.7, 0.39, 0.38])).tolist() == [2, 2, 4, 4, 6, 6, 8]
 
 
 def row(name: str, ms: float, size: float, joules: float | None, bits: float | None) -> dict:
@@ -184,7 +189,17 @@ def test_plain_makes_json_of_what_json_has_not():
     assert found == {"a": None, "b": [1, None], "3": 2.5}
 
 
-@pytest.mark.parametrize("change", [{"modes": ("half",)}, {"sweeps": ("speed",)}, {"steps": 0}, {"prompts": ()}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"modes": ("half",)},
+        {"sweeps": ("speed",)},
+        {"steps": 0},
+        {"prompts": ()},
+        {"modes": ("full", "full")},
+        {"seed": -1},
+    ],
+)
 def test_nonsense_settings_are_refused(change):
     with pytest.raises(UsageError):
         BenchConfig(**change)
@@ -195,3 +210,21 @@ def test_a_context_is_a_mode_with_a_bound_of_its_own(tmp_path: Path) -> None:
     rows = benchmark(denoiser, Letters(), small(tmp_path, modes=("canvas", "dual", "prefix")), DOCUMENTS)["rows"]
     assert [row["name"] for row in rows] == ["canvas", "dual", "prefix"]
     assert len({row["block_nelbo"] for row in rows}) == 1  # the first look with a cache is exact
+
+
+def test_no_figure_is_cut_in_a_narrow_terminal(tmp_path):
+    table = bench_table(benchmark(Toy(uniform), Letters(), small(tmp_path), DOCUMENTS, Meter()))
+    narrow, wide = io.StringIO(), io.StringIO()
+    for width, file in ((20, narrow), (200, wide)):
+        Console(width=width, file=file, soft_wrap=True).print(table)
+    assert narrow.getvalue() == wide.getvalue()
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_before_the_work(tmp_path):
+    assert picture_format(tmp_path / "new" / "a.SVG") == "svg"
+    for path, said in ((tmp_path / "a.docx", "no picture format"), (tmp_path, "no picture format")):
+        with pytest.raises(UsageError, match=said):
+            picture_format(path)
+    (tmp_path / "dir.svg").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        picture_format(tmp_path / "dir.svg")

@@ -16,8 +16,10 @@ from diffulex_edge.bench.quality import EvalConfig, evaluate, generating_mode
 from diffulex_edge.bench.report import eval_tables
 from diffulex_edge.bench.texts import Texts
 from diffulex_edge.errors import ArtefactError, UsageError
+from diffulex_edge.files import write_sealed_json
 from diffulex_edge.tests.bench_toys import EOS, FIRST, VOCAB, Letters, Toy, always, copyist, uniform
 from diffulex_edge.text.corpus import Document
+from diffulex_edge.text.packing import FORMAT
 
 FIGURES = "bits_per_char nelbo_nats_per_token stderr by_script block_nelbo masked_pll pll_t0"
 WRITTEN = "judge_ppl entropy rep4 distinct2 script_error_rate ill_formed_rate"
@@ -133,8 +135,8 @@ def prepared(folder: Path, fingerprint: str = "letters") -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "train.bin").write_bytes(ids.tobytes())
     split = {"file": "train.bin", "sha256": hashlib.sha256(ids.tobytes()).hexdigest()}
-    meta = {"dtype": "uint16", "tokenizer": {"fingerprint": fingerprint}, "splits": {"train": split}}
-    (folder / "meta.json").write_text(json.dumps(meta))
+    meta = {"format": FORMAT, "dtype": "uint16", "tokenizer": {"fingerprint": fingerprint}, "splits": {"train": split}}
+    write_sealed_json(folder / "meta.json", meta)
     return folder
 
 
@@ -154,6 +156,14 @@ def test_the_judge_learns_from_prepared_data_once_and_says_so(tmp_path):
         judge_of_data(folder, Letters())
 
 
+def test_a_changed_meta_json_is_no_judge(tmp_path):
+    folder = prepared(tmp_path / "data")
+    meta = (folder / "meta.json").read_text()
+    (folder / "meta.json").write_text(meta.replace("letters", "lettres"))
+    with pytest.raises(ArtefactError, match=r"meta\.json: its sha256"):
+        judge_of_data(folder, Letters())
+
+
 def test_without_data_of_this_vocabulary_the_judge_learns_from_the_documents_and_claims_no_likelihood(tmp_path):
     folder = prepared(tmp_path / "data", "another vocabulary")
     judge = evaluate(Toy(uniform), Letters(), DOCUMENTS, small(folder))["details"]["judge"]
@@ -166,7 +176,7 @@ def test_no_texts_are_no_figures_and_no_error(tmp_path):
     assert [result[name] for name in ("judge_ppl", "entropy", "rep4", "distinct2")] == [None] * 4
 
 
-@pytest.mark.parametrize("change", [{"window": 0}, {"mode": "frozen"}, {"steps": 0}, {"generations": -1}])
+@pytest.mark.parametrize("change", [{"window": 0}, {"mode": "frozen"}, {"steps": 0}, {"seed": -1}, {"generations": -1}])
 def test_nonsense_settings_are_refused_by_name(change):
     with pytest.raises(UsageError, match=next(iter(change))):
         EvalConfig(**change)

@@ -42,6 +42,8 @@ def refused(argv: list[str], capsys: Said, code: int, *said: str) -> None:
         (["--cfg_scale", "-1"], "guidance scale of -1.0"),
         (["--min_decode_layers", "99"], "99"),
         (["--threads", "0"], "threads"),
+        (["--threads", "100000"], "threads=100000"),
+        (["--seed", "99999999999999999999999"], "seed=99999999999999999999999"),
         (["--model", "backup"], "--model backup"),
         (["--nope"], "--nope"),
         (["--edge_profile", "watch"], "watch"),
@@ -63,10 +65,21 @@ def test_sample_refuses(tiny_run: TinyRun, capsys: Said, flags: list[str], said:
         ([""], "empty"),
         (["a ___", "--length", "0"], "length"),
         (["a ___", "--lengths", "1", "2"], "length"),
+        (["a ___", "--lengths", "1", "--length", "2"], "one of the two"),
+        (["a ___", "--blank", ""], "blank is empty"),
+        (["a ___ " * 1000], "1,000 blanks"),
     ],
 )
 def test_infill_refuses(tiny_run: TinyRun, capsys: Said, flags: list[str], said: str) -> None:
     refused(["infill", *flags, "--ckpt", str(tiny_run.run)], capsys, 2, said)
+
+
+def test_more_than_fits_into_memory_is_refused_before_it_is_tried(tiny_run: TinyRun, capsys: Said) -> None:
+    for mode in ([], ["--blockwise", "--frozen_context"]):
+        flags = ["--ckpt", str(tiny_run.run), "--prompt", "a", "--max_new_tokens", "1000000000000", *mode]
+        refused(["sample", *flags], capsys, 4, "memory", "GB are free")
+    size = ["--d_model", "500000", "--data_dir", str(tiny_run.data), "--output_dir", str(tiny_run.run / "big")]
+    refused(["train", "--recipe", "demo", *size], capsys, 4, "memory", "GB are free")
 
 
 def test_prepare_refuses_missing_and_empty_data(tmp_path: Path, capsys: Said) -> None:

@@ -12,7 +12,7 @@ import pytest
 from diffulex_edge import errors
 from diffulex_edge.cli import main as cli
 from diffulex_edge.cli.main import main
-from diffulex_edge.cli.parse import one_line, parse, report
+from diffulex_edge.cli.parse import check_place, one_line, parse, report
 from diffulex_edge.cli.verbs import VERBS
 
 
@@ -66,6 +66,8 @@ def test_nonsense_is_refused_in_one_line(argv: list[str], said: str) -> None:
 def test_a_wrapped_complaint_becomes_one_line() -> None:
     box = "╭─ Title ──╮\n│ a long   │\n│ story    │\n│ ──────── │\n│ for help │\n╰──────────╯\n"
     assert one_line(box) == "a long story"
+    assert one_line("╭─ Error ─╮\n│ Error parsing config: n=-1 must be 0 │\n╰─────────╯\n") == "n=-1 must be 0"
+    assert one_line("╭─ Error ─╮\n│ Error parsing --n: no INT │\n╰─────────╯\n") == "Error parsing --n: no INT"
 
 
 def test_help_ends_with_zero_and_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,6 +113,7 @@ class _Verb:
         (errors.Interrupted("i"), 5),
         (ValueError("v"), 2),
         (MemoryError("m"), 4),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 4),
         (OSError(28, "No space left on device"), 4),
         (FileNotFoundError(2, "No such file", "x"), 2),
         (KeyboardInterrupt(), 130),
@@ -149,6 +152,28 @@ def test_json_goes_to_a_file_or_to_standard_output(tmp_path: Path, capsys: pytes
     said = capsys.readouterr().out
     assert json.loads(said) == wanted
     assert "नमस्ते" in said
+
+
+def test_a_result_that_cannot_be_written_after_all_is_not_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError):
+        report({"text": "नमस्ते"}, str(tmp_path / "file" / "r.json"))
+    assert json.loads(capsys.readouterr().out) == {"text": "नमस्ते"}
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def works(flags: Flags) -> None:
+        raise AssertionError("the work began")
+
+    monkeypatch.setitem(__import__("sys").modules, "diffulex_edge.cli.doctor", _Verb(works))
+    assert cli.main(["doctor", "--json", str(tmp_path)]) == 2
+    assert f"{tmp_path}: is a folder" in capsys.readouterr().err
+    check_place(None)
+    check_place("-")
 
 
 def test_doctor_ends_well_and_says_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:

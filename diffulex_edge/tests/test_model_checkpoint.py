@@ -124,3 +124,31 @@ def test_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
     )
     with pytest.raises(ArtefactError, match="outside"):
         checkpoint.verify(folder)
+
+
+def test_a_full_disk_under_the_tensors_costs_nothing_that_was_there(tmp_path: Path) -> None:
+    """safetensors has an error of its own for it; a limit on the size of files stands for the full disk."""
+    resource = pytest.importorskip("resource")
+    whole = publish(tmp_path / "step-00000005")
+    before = {path.name: path.read_bytes() for path in whole.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ResourceError, match="step-00000005: File too large; what was there before is unchanged"):
+            checkpoint.write(whole, {"w.safetensors": checkpoint.tensors({"w": torch.zeros(1 << 16)})})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+
+
+def test_passing_over_a_damaged_checkpoint_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = publish(tmp_path / "step-00000005"), publish(tmp_path / "step-00000006")
+    assert checkpoint.find(tmp_path) == bad
+    assert capsys.readouterr().err == ""
+    (bad / "manifest.json").unlink()
+    (bad / "manifest.json").mkdir()
+    assert checkpoint.find(tmp_path) == good
+    said = capsys.readouterr().err
+    assert "manifest.json: no such file; going on with step-00000005" in said
+    assert said.count("\n") == 1

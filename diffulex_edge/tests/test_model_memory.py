@@ -27,6 +27,33 @@ def test_training_denoises_each_block_exactly_as_decoding_does() -> None:
         torch.testing.assert_close(folded.unflatten(0, (2, 4))[:, k], alone, rtol=1e-5, atol=1e-5)
 
 
+def test_a_look_without_gradients_does_not_cut_those_of_what_is_remembered_next() -> None:
+    """Rows that are remembered as the model would have written them are first looked at so."""
+    found = []
+    for looked in (False, True):
+        model, text = toys.eco(), toys.ids(2, 16)
+        model.requires_grad_(True)
+        context = model(text[:, :8], model.begin("memory", 2, 16), rows=NONE)[1]
+        if looked:
+            with torch.no_grad():
+                model(text[:, 8:], context)
+        _, context = model(text[:, 8:], context, rows=NONE)
+        context.layers[-1].bank.sum().backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    plain, after = found
+    assert plain.keys() == after.keys()
+    for name, grad in plain.items():
+        torch.testing.assert_close(after[name], grad)
+
+
+def test_decoding_asks_each_layer_once_what_it_remembers() -> None:
+    model, text = toys.eco(), toys.ids(1, 8)
+    with torch.no_grad():
+        context = model(text, model.begin("memory", 1, 16), rows=NONE)[1]
+        first = context.recall(model.layers)
+        assert all(a is b for a, b in zip(first, context.recall(model.layers), strict=True))
+
+
 def test_no_token_of_a_block_leaks_into_the_memory_it_is_denoised_against() -> None:
     model, text = toys.eco(), toys.ids(1, 32)
     other = text.clone()

@@ -41,6 +41,17 @@ def test_a_batch_of_different_lengths_decodes_as_its_rows_do_alone(
 
 
 @pytest.mark.parametrize(("make", "changes", "context"), MODELS)
+def test_at_progressive_depth_rows_that_take_as_many_steps_decode_as_alone(
+    make: Any, changes: dict[str, Any], context: str
+) -> None:
+    denoiser: Denoiser = make(**changes)
+    prompts = [[5, 6, 7, 8, 9], [30], [11, 12, 13, 14, 15, 16, 17, 18, 19]]  # each leaves three masks in its block
+    plan = replace(PLAN, context=context, depth=LinearDepth(1))
+    together = finish(denoiser, prompts, plan)
+    assert together.tokens == [finish(denoiser, [prompt], plan).tokens[0] for prompt in prompts]
+
+
+@pytest.mark.parametrize(("make", "changes", "context"), MODELS)
 def test_depth_and_time_reach_the_model(make: Any, changes: dict[str, Any], context: str) -> None:
     plan = replace(PLAN, context=context, steps=4)
     whole, shallow = (finish(make(**changes), [[5, 6]], replace(plan, depth=LinearDepth(n))) for n in (0, 1))

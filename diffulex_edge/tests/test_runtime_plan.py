@@ -186,6 +186,25 @@ def test_a_plan_is_as_the_model_was_trained_and_a_wish_overrules_it() -> None:
         plan_for(replace(SPEC, mask_schedule="sine"))
 
 
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    st.integers(1, 9),
+    st.sampled_from([LinearDepth(2), SandwichDepth(3), ConstantDepth(4), LinearDepth()]),
+)
+def test_no_row_of_a_batch_runs_shallower_than_alone_and_no_deeper_than_another_needs(
+    masked: list[int], steps: int, depth: LinearDepth | SandwichDepth | ConstantDepth
+) -> None:
+    def depths(*counts: int) -> list[int]:
+        *found, fallback = Plan(steps=steps, depth=depth).reverse_steps(torch.tensor(counts), SPEC)
+        assert fallback.depth == SPEC.n_layers
+        return [step.depth for step in found]
+
+    together, alone = depths(*masked), [depths(n) for n in masked]
+    assert together == [max(own[i] for own in alone if i < len(own)) for i in range(len(together))]
+    if len({len(own) for own in alone if own}) == 1 or isinstance(depth, ConstantDepth):
+        assert all(own == together[: len(own)] for own in alone)
+
+
 def test_modes_differ_in_context_and_block_only() -> None:
     plan = Plan(max_new_tokens=100, steps=7, seed=3)
     kinds = {"kv", "canvas", "dual", "prefix"}

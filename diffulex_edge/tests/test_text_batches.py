@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from diffulex_edge.errors import ArtefactError, UsageError
-from diffulex_edge.files import read_sealed_json, write_sealed_json
+from diffulex_edge.files import read_sealed_json, sha256_file, write_sealed_json
 from diffulex_edge.text.batches import Batches
 from diffulex_edge.text.packing import Packed, Parts, finish
 
@@ -40,7 +40,9 @@ def write_data(
     parts.add("val", [9, EOS], Packed(2, 1, "other", "v", 0))
     parts.commit()
     parts.close()
-    about = {"path": "../t.model", "fingerprint": "f" * 64, "mask_id": 3, "eos_id": EOS, "pad_id": 0}
+    (folder / "words.model").write_bytes(b"words")
+    sha256 = sha256_file(folder / "words.model")
+    about = {"path": "words.model", "sha256": sha256, "fingerprint": "f" * 64, "mask_id": 3, "eos_id": EOS, "pad_id": 0}
     finish(parts, folder, {"vocab_size": base + 100 * len(lengths), "tokenizer": about})
     return folder
 
@@ -133,8 +135,18 @@ def test_facts_of_the_data(data: Path) -> None:
     assert made.n_tokens == 7 + 30 + 1 + 13 + 50 + 5
     assert made.chars_per_token == 3 * 101 / 106
     assert (made.vocab_size, made.mask_id, made.tokenizer_fingerprint) == (600, 3, "f" * 64)
-    assert made.tokenizer_path == data / "../t.model"
     assert made.sha256 == meta["splits"]["train"]["sha256"]
+
+
+def test_the_tokenizer_comes_checked(tmp_path: Path) -> None:
+    made = batches(write_data(tmp_path))
+    assert made.tokenizer() == {"tokenizer.model": b"words"}
+    (tmp_path / "words.model").write_bytes(b"sword")
+    with pytest.raises(ArtefactError, match=r"words\.model: not the tokenizer"):
+        made.tokenizer()
+    (tmp_path / "words.model").unlink()
+    with pytest.raises(ArtefactError, match=r"words\.model: no such file"):
+        made.tokenizer()
 
 
 def test_the_epoch_grows_with_the_index(data: Path) -> None:

@@ -124,6 +124,9 @@ def test_what_a_source_name_stands_for(tmp_path: Path, monkeypatch: pytest.Monke
     assert find_source("demo", n_demo=3, seed=1) == Generated(3, 1), "a folder of that name is ./demo"
     assert find_source("./demo", n_demo=3, seed=1) == Files(Path("demo"))
     assert find_source("owner/name", n_demo=3, seed=1) == Files(Path("owner/name"))
+    for empty in ("", " "):
+        with pytest.raises(UsageError, match="a name is empty"):
+            find_source(empty, n_demo=3, seed=1)
     for missing in ("data/text.jsonl", "nothing", "/a/b", "a/b/c"):
         with pytest.raises(ArtefactError, match="no such file or folder"):
             find_source(missing, n_demo=3, seed=1)

@@ -11,8 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from diffulex_edge.errors import ArtefactError, ResourceError
-from diffulex_edge.files import atomic, disk_errors, read_sealed_json, sha256_file, write_atomic, write_sealed_json
+from diffulex_edge.errors import ArtefactError, ResourceError, UsageError
+from diffulex_edge.files import (
+    alone_in,
+    atomic,
+    check_writable,
+    disk_errors,
+    read_json,
+    read_sealed_json,
+    sha256_file,
+    write_atomic,
+    write_sealed_json,
+)
 
 
 def test_an_atomic_write_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
@@ -107,3 +117,33 @@ def test_json_that_was_never_sealed_is_refused(content: bytes, tmp_path: Path) -
         read_sealed_json(tmp_path / "a.json")
     with pytest.raises(ArtefactError, match=r"b\.json"):
         read_sealed_json(tmp_path / "b.json")
+
+
+def test_what_cannot_be_read_is_an_artefact_error_with_its_name(tmp_path: Path) -> None:
+    for read in (read_json, read_sealed_json, sha256_file):
+        for path in (tmp_path, tmp_path / "none"):
+            with pytest.raises(ArtefactError, match=rf"{path.name}: no such file"):
+                read(path)
+
+
+def test_a_place_to_write_to_is_known_before_the_work(tmp_path: Path) -> None:
+    for path in (tmp_path / "a.json", tmp_path / "new" / "deep" / "a.json"):
+        check_writable(path)
+    assert not list(tmp_path.iterdir()), "and nothing is left behind"
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "file" / "a.json", Path("/proc/none/a.json")):
+        with pytest.raises(UsageError, match=str(path)):
+            check_writable(path)
+    check_writable(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    busy = pytest.raises(ResourceError, match="another training is at work in this folder")
+    with alone_in(tmp_path / "new", "training"), busy, alone_in(tmp_path / "new", "training"):
+        pass
+    with alone_in(tmp_path / "new", "training"):
+        pass
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="no folder that can be written to"), alone_in(tmp_path / "file", "training"):
+        pass

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from diffulex_edge.errors import ArtefactError, ResourceError, UsageError
-from diffulex_edge.files import read_sealed_json, sha256_file
+from diffulex_edge.files import alone_in, read_sealed_json, sha256_file
 from diffulex_edge.tests.text_toys import config, content, make_shelf
-from diffulex_edge.text import packing
 from diffulex_edge.text import prepare as module
 from diffulex_edge.text.normalize import normalize
 from diffulex_edge.text.prepare import PrepareConfig, mixture, prepare, rank
@@ -200,6 +199,6 @@ def test_a_bad_line_a_bad_tokenizer_and_a_bad_folder_are_named(shelf: Path, tmp_
 
 
 def test_two_preparations_do_not_share_a_folder(shelf: Path, tmp_path: Path) -> None:
-    with packing.alone_in(tmp_path), pytest.raises(ResourceError, match="another preparation is at work"):
+    with alone_in(tmp_path, "preparation"), pytest.raises(ResourceError, match="another preparation is at work"):
         prepare(config(shelf, tmp_path))
     prepare(config(shelf, tmp_path))

@@ -17,7 +17,7 @@ import pytest
 from diffulex_edge.errors import Interrupted, ResourceError
 from diffulex_edge.tests.text_toys import config, content, make_shelf
 from diffulex_edge.tests.tree import ROOT
-from diffulex_edge.text import packing
+from diffulex_edge.text import packing, sentencepiece_tokenizer
 from diffulex_edge.text import prepare as module
 from diffulex_edge.text.prepare import prepare
 
@@ -65,6 +65,20 @@ def test_a_stop_by_the_user_can_be_gone_on_from(
     prepare(config(shelf, beside))
     assert next(calls) < 60, "not from the start"
     assert content(beside) == content(prepared)
+
+
+def test_a_stop_while_the_tokenizer_learns_is_a_stop(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer, in C++, makes an error of its own of a Ctrl-C in the text that it reads."""
+
+    def stops(text: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sentencepiece_tokenizer, "normalize", stops)
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        prepare(config(shelf, tmp_path, tokenizer=tmp_path / "new.model"))
+    assert not (tmp_path / "new.model").exists()
 
 
 def test_a_journal_line_cut_short_costs_that_line_only(shelf: Path, prepared: Path, beside: Path) -> None:

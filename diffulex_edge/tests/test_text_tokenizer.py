@@ -188,6 +188,13 @@ def test_a_file_that_is_no_model_is_refused_by_name(content: bytes, tmp_path: Pa
         load_tokenizer(path)
 
 
+@pytest.mark.parametrize("text", ["a", "कखगघ" * 500])
+def test_text_without_a_space_makes_a_tokenizer_that_knows_spaces(text: str, tmp_path: Path) -> None:
+    made = train_tokenizer([text], tmp_path / "t.model", vocab_size=512)
+    assert made.decode(made.encode("  अ a ")) == "  अ a "
+    assert len(made.encode("a a")) <= 3
+
+
 def test_a_model_without_a_mask_is_refused(tmp_path: Path) -> None:
     import sentencepiece
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,12 +16,17 @@ from typing import Any
 import pytest
 import torch
 
-from diffulex_edge.errors import DiffulexEdgeError, Interrupted, UsageError
-from diffulex_edge.files import read_json
+from diffulex_edge.api import load
+from diffulex_edge.errors import ArtefactError, DiffulexEdgeError, Interrupted, ResourceError, UsageError
+from diffulex_edge.files import alone_in, read_json
 from diffulex_edge.model import checkpoint
+from diffulex_edge.tests.test_text_tokenizer import make_hub_tokenizer
+from diffulex_edge.text.prepare import PrepareConfig, prepare
 from diffulex_edge.train import loop, signals
 from diffulex_edge.train.loop import train
 from diffulex_edge.train.recipe import TrainConfig
+from diffulex_edge.train.report import Reporter
+from diffulex_edge.train.state import Progress
 
 SMALL: dict[str, Any] = {"d_model": 32, "n_heads": 2, "n_layers": 2, "d_ff": 32, "seq_len": 64}
 
@@ -95,9 +102,12 @@ def test_accumulated_micro_batches_weigh_every_token_alike(tiny: TrainConfig) ->
 
 def test_another_recipe_in_the_same_folder_is_refused(tiny: TrainConfig) -> None:
     train(tiny)
-    with pytest.raises(UsageError, match="holds a run with another seq_len"):
+    with pytest.raises(UsageError, match="holds a run with another seq_len: 64, not 32"):
         train(replace(tiny, seq_len=32))
+    with pytest.raises(UsageError, match="holds a run with another d_ff: 32, not 48"):
+        train(replace(tiny, d_ff=48))
     assert train(replace(tiny, seq_len=32, overwrite=True, max_steps=2))["step"] == 2
+    assert [line["step"] for line in log(tiny.output_dir) if "loss" in line] == [1, 2]
 
 
 def test_a_checkpoint_says_how_it_is_meant_to_be_decoded(tiny: TrainConfig) -> None:
@@ -123,6 +133,77 @@ def test_a_run_of_an_older_program_goes_on_where_its_missing_fields_had_their_de
     checkpoint.write(another, {**parts, "state.json": checkpoint.document(written)})
     with pytest.raises(UsageError, match="another seq_len: 256, not 64"):
         train(replace(tiny, output_dir=another.parent))
+
+
+def test_two_trainings_do_not_share_a_folder(tiny: TrainConfig) -> None:
+    train(replace(tiny, max_steps=1))
+    with alone_in(tiny.output_dir, "training"), pytest.raises(ResourceError, match="another training is at work"):
+        train(replace(tiny, max_steps=1, seq_len=32, overwrite=True))
+    assert checkpoint.find(tiny.output_dir).name == "step-00000001", "the first one's work is still there"
+
+
+def test_a_run_needs_its_tokenizer_at_the_start_and_never_again(tiny: TrainConfig, tmp_path: Path) -> None:
+    shutil.copytree(tiny.data_dir.parent, tmp_path / "moved")
+    moved = replace(tiny, data_dir=tmp_path / "moved" / tiny.data_dir.name)
+    [words] = (tmp_path / "moved" / "tokenizer").glob("*.model")
+    content, run = words.read_bytes(), loop.start(moved)
+    words.unlink()
+    loop.train_step(run)
+    folder = loop._save(run, loop.Reporter(moved.output_dir, 12, False), validating=False)
+    assert (folder / "tokenizer.model").read_bytes() == content
+    with pytest.raises(ArtefactError, match=words.name):
+        train(replace(moved, output_dir=tmp_path / "other"))
+
+
+def test_a_checkpoint_takes_what_names_the_control_tokens_along(tiny: TrainConfig, tmp_path: Path) -> None:
+    words = make_hub_tokenizer(tmp_path / "words" / "tokenizer.json", ("<|endoftext|>", "<|fill|>")).parent
+    (words / "tokenizer_config.json").write_text(json.dumps({"mask_token": "<|fill|>"}))
+    prepare(PrepareConfig(data_dir=tmp_path / "data", tokenizer=words, demo_documents=40))
+    train(replace(tiny, data_dir=tmp_path / "data", max_steps=1))
+    shutil.rmtree(words)
+    model, tokenizer = load(tiny.output_dir)
+    assert model.spec.mask_id == tokenizer.mask_id
+    assert tokenizer.pieces([tokenizer.mask_id]) == ["<|fill|>"]
+
+
+def test_the_log_is_json_whatever_the_numbers(tmp_path: Path) -> None:
+    with Reporter(tmp_path, 3, True) as reporter:
+        reporter.step(Progress(step=1), float("nan"), float("inf"), 2.0)
+    [line] = log(tmp_path)
+    assert (line["loss"], line["bits_per_char"], line["grad_norm"]) == (None, None, 2.0)
+
+
+def test_a_full_disk_under_the_log_is_told_with_its_name(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+        with pytest.raises(ResourceError, match=r"log\.jsonl: File too large"):
+            _log_lines(tmp_path, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _log_lines(folder: Path, n: int) -> None:
+    with Reporter(folder, n, True) as reporter:
+        for _ in range(n):
+            reporter.step(Progress(step=1), 1.0, 1.0, 2.0)
+
+
+def test_a_run_is_not_called_as_its_newest_checkpoint_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"latest\.pt"):
+        TrainConfig(output_dir=tmp_path / "latest.pt")
+
+
+@pytest.mark.parametrize(("name", "value"), [("warmup_steps", -1), ("seq_len", 1), ("seed", -1), ("seed", 2**63)])
+def test_numbers_that_would_break_a_run_are_refused_before_it(tiny: TrainConfig, name: str, value: int) -> None:
+    with pytest.raises(UsageError, match=f"{name}={value}"):
+        train(replace(tiny, **{name: value}))  # type: ignore[arg-type]
+    assert not tiny.output_dir.exists()
+
+
+def test_the_shortest_windows_train_in_every_mode(tiny: TrainConfig) -> None:
+    assert train(replace(tiny, seq_len=2, full_only=0.0, max_steps=3))["step"] == 3
 
 
 def test_more_steps_go_on_from_where_the_run_was(tiny: TrainConfig) -> None:
@@ -186,7 +267,31 @@ def test_the_second_signal_stops_at_once() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals that close")
+def test_a_closed_terminal_asks_for_a_stop_unless_nohup_said_otherwise() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for handler, heard in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+            signal.signal(signal.SIGHUP, handler)
+            with signals.Stop() as stop:
+                signal.raise_signal(signal.SIGHUP) if heard else None
+                assert stop.asked is heard
+                assert (signal.getsignal(signal.SIGHUP) == handler) is True
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def loopback() -> bool:
+    """Whether this machine can talk to itself: in a network namespace of its own it cannot, even that is down."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        with socket.socket() as client:
+            return client.connect_ex(server.getsockname()) == 0
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not loopback(), reason="torchrun's processes talk over the loopback device")
 def test_two_processes_train_as_one_of_twice_the_batch(tiny: TrainConfig, tmp_path: Path) -> None:
     """Under torchrun with gloo: both ranks end with the same weights, and rank 0 alone writes."""
     out = tmp_path / "ddp"

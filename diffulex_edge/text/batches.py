@@ -20,6 +20,7 @@ from torch import Tensor
 from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.files import read_sealed_json, sha256_file
 from diffulex_edge.text.packing import FORMAT, SPLITS
+from diffulex_edge.text.tokenizer import tokenizer_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +96,15 @@ class Batches:
     def tokenizer_fingerprint(self) -> str:
         return str(self._meta["tokenizer"]["fingerprint"])
 
-    @property
-    def tokenizer_path(self) -> Path:
-        return self.data_dir / self._meta["tokenizer"]["path"]
+    def tokenizer(self) -> dict[str, bytes]:
+        """The tokenizer's files, checked, by the names that they have in a folder of their own."""
+        about = self._meta["tokenizer"]
+        path = tokenizer_file(self.data_dir / about["path"])
+        if sha256_file(path) != about["sha256"]:
+            raise ArtefactError(f"{path}: not the tokenizer that {self.data_dir} was made with: its sha256 is another")
+        names = path.with_name("tokenizer_config.json")  # says which tokens of a tokenizer.json mask, end and pad
+        beside = {names.name: names.read_bytes()} if path.suffix == ".json" and names.exists() else {}
+        return {f"tokenizer{path.suffix}": path.read_bytes(), **beside}
 
     @property
     def chars_per_token(self) -> float:

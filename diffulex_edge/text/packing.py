@@ -10,14 +10,13 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from diffulex_edge.errors import ArtefactError, ResourceError, UsageError
+from diffulex_edge.errors import ArtefactError
 from diffulex_edge.files import read_sealed_json, sha256_file, sync_folder, write_atomic, write_sealed_json
 
 SPLITS = ("train", "val")
@@ -122,26 +121,6 @@ class Parts:
 def _plain(facts: dict[str, Any]) -> Any:
     """As they read after a round trip through JSON."""
     return json.loads(json.dumps(facts))
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps a second preparation out of the same folder; the lock goes with the process, also a killed one."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "wb")  # noqa: SIM115 (closed below)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise UsageError(f"{folder}: no folder that can be written to ({error.strerror})") from error
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # not a POSIX system
-            pass
-        except BlockingIOError as error:
-            raise ResourceError(f"{folder}: another preparation is at work in this folder") from error
-        yield
 
 
 def balance(parts: Parts) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from diffulex_edge.errors import Interrupted, UsageError
-from diffulex_edge.files import disk_errors, read_sealed_json, sha256_file
+from diffulex_edge.files import alone_in, disk_errors, read_sealed_json, sha256_file
 from diffulex_edge.text import packing
 from diffulex_edge.text.corpus import Document
 from diffulex_edge.text.normalize import normalize
@@ -54,6 +54,8 @@ class PrepareConfig:
         for name in ("tokenizer_chars", "demo_documents", "chunk_tokens"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed={self.seed} must be from 0 to 2^63 - 1")
         if self.max_documents < 0:
             raise UsageError(f"max_documents={self.max_documents} must not be negative; 0 takes all")
 
@@ -66,7 +68,7 @@ def prepare(config: PrepareConfig) -> Path:
     """
     folder = Path(config.data_dir)
     try:
-        with disk_errors(folder), packing.alone_in(folder), _progress() as progress:
+        with disk_errors(folder), alone_in(folder, "preparation"), _progress() as progress:
             tokenizer = _tokenizer(config, progress)
             _refuse_another_tokenizer(config, tokenizer)
             _pack(config, tokenizer, progress)

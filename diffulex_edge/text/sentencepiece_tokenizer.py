@@ -116,22 +116,24 @@ def train_tokenizer(
 
     vocab_size is an upper bound: text that has no more pieces to offer fills less, and the caller sees it in
     `.vocab_size`. It must hold the 260 bytes and controls, the newline, and the characters that make up `coverage` of
-    the text (UsageError says how many). The normaliser is the identity, since `normalize` has run; no dummy prefix
-    and no whitespace removed, so that spans join exactly; digits of both scripts one by one; the newline a symbol of
-    its own.
+    the text (UsageError says how many), and a space even where the text has none. The normaliser is the identity, since
+    `normalize` has run; no dummy prefix and no whitespace removed, so that spans join exactly; digits of both scripts
+    one by one; the newline a symbol of its own.
     """
-    path, model = Path(path), io.BytesIO()
+    path, model, stopped = Path(path), io.BytesIO(), list[KeyboardInterrupt]()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_training_lines(texts), model_writer=model, model_type="bpe", vocab_size=vocab_size,
-            hard_vocab_limit=False, character_coverage=coverage, byte_fallback=True, split_digits=True,
-            split_by_unicode_script=True, pretokenization_delimiter=_CUT, normalization_rule_name="identity",
-            add_dummy_prefix=False, remove_extra_whitespaces=False, allow_whitespace_only_pieces=True,
-            max_sentence_length=1 << 30, pad_id=PAD_ID, unk_id=UNK_ID, eos_id=EOS_ID, bos_id=-1, pad_piece="<pad>",
-            unk_piece="<unk>", eos_piece="</s>", control_symbols=["[MASK]"], user_defined_symbols=["\n"],
-            num_threads=1, minloglevel=2,
+            sentence_iterator=_training_lines(texts, stopped), model_writer=model, model_type="bpe",
+            vocab_size=vocab_size, hard_vocab_limit=False, character_coverage=coverage, byte_fallback=True,
+            split_digits=True, split_by_unicode_script=True, pretokenization_delimiter=_CUT, required_chars=SPACE,
+            normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True, max_sentence_length=1 << 30, pad_id=PAD_ID, unk_id=UNK_ID,
+            eos_id=EOS_ID, bos_id=-1, pad_piece="<pad>", unk_piece="<unk>", eos_piece="</s>",
+            control_symbols=["[MASK]"], user_defined_symbols=["\n"], num_threads=1, minloglevel=2,
         )  # fmt: skip
     except RuntimeError as error:
+        if stopped:  # the trainer makes its own error of a Ctrl-C
+            raise stopped[0] from None
         reason = str(error).splitlines()[0].rpartition("] ")[2]  # without the place in the C++ source
         raise UsageError(f"no tokenizer with {vocab_size=} can be trained on this text: {reason}") from error
     write_atomic(digest_path(path), _digest_line(path, model.getvalue()))  # first: a model is never there without it
@@ -139,8 +141,13 @@ def train_tokenizer(
     return load_sentencepiece(path)
 
 
-def _training_lines(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        for line in normalize(text).translate(_RESERVED).split("\n"):
-            if line.strip():
-                yield _DEVANAGARI_DIGIT.sub(f"{_CUT}\\1{_CUT}", line)
+def _training_lines(texts: Iterable[str], stopped: list[KeyboardInterrupt]) -> Iterator[str]:
+    """The lines that are learnt from; a Ctrl-C while they are read is noted."""
+    try:
+        for text in texts:
+            for line in normalize(text).translate(_RESERVED).split("\n"):
+                if line.strip():
+                    yield _DEVANAGARI_DIGIT.sub(f"{_CUT}\\1{_CUT}", line)
+    except KeyboardInterrupt as error:
+        stopped.append(error)
+        raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from diffulex_edge.errors import ArtefactError
+from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.files import sha256_file
 from diffulex_edge.text import hub
 from diffulex_edge.text.corpus import READERS, Document, list_files, read_documents
@@ -75,6 +75,8 @@ def find_source(name: str, *, n_demo: int, seed: int) -> Source:
     """What a name stands for: `demo` or a preset first, then a path that exists, then a data set of the hub."""
     known: dict[str, Source] = {preset: Streamed(parts) for preset, parts in hub.PRESETS.items()}
     known["demo"] = Generated(n_demo, seed)
+    if not name.strip():
+        raise UsageError("source: a name is empty")
     if name in known:
         return known[name]
     if Path(name).exists():

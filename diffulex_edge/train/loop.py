@@ -6,7 +6,6 @@ A step draws its data and its noise from (seed, step) alone, so resuming needs n
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from diffulex_edge import machine
 from diffulex_edge.errors import DiffulexEdgeError, Interrupted, UsageError
+from diffulex_edge.files import alone_in
 from diffulex_edge.model import checkpoint
 from diffulex_edge.model.families import build, family
 from diffulex_edge.text.batches import Batches, read_meta
@@ -41,6 +41,7 @@ class Run:
     config: TrainConfig
     recipe: Recipe
     batches: Batches
+    tokenizer: dict[str, bytes]  # its files, read at the start: later they may be gone
     objective: Objective
     state: state.TrainState
     autocast: Any
@@ -53,9 +54,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
     Raises Interrupted, naming the checkpoint, on Ctrl-C and SIGTERM; UsageError where output_dir holds another run.
     """
     with parallel.group():
-        run = start(config)
+        run, main = start(config), parallel.is_main()
         progress = run.state.progress
-        with Stop() as stop, Reporter(run.config.output_dir, run.recipe.max_steps, parallel.is_main()) as reporter:
+        with _alone(config, main), Stop() as stop, Reporter(config.output_dir, run.recipe.max_steps, main) as reporter:
             while progress.step < run.recipe.max_steps:
                 began = time.perf_counter()
                 loss, norm = train_step(run)
@@ -70,6 +71,16 @@ def train(config: TrainConfig) -> dict[str, Any]:
                 if progress.step % config.save_interval == 0 or last:
                     _save(run, reporter, validating=True)
         return {"output_dir": str(config.output_dir), **vars(progress), **reporter.last_validation}
+
+
+@contextmanager
+def _alone(config: TrainConfig, main: bool) -> Iterator[None]:
+    """No other training in the folder; and with `overwrite` nothing of the run that it held."""
+    with alone_in(config.output_dir, "training") if main else nullcontext():
+        if main and config.overwrite:
+            checkpoint.remove(checkpoint.steps(config.output_dir))
+            (config.output_dir / "log.jsonl").unlink(missing_ok=True)
+        yield
 
 
 def start(config: TrainConfig) -> Run:
@@ -88,6 +99,7 @@ def start(config: TrainConfig) -> Run:
         seed=config.seed,
         repeats=recipe.repeats,
     )
+    _need_memory(family(config.model), recipe)
     model = build(family(config.model), recipe.model)
     objective = Objective(recipe.objective, recipe.model.timesteps, has_memory="memory" in model.spec.contexts)
     if held is None:
@@ -97,14 +109,18 @@ def start(config: TrainConfig) -> Run:
     if held is not None:
         _refuse_another_run(held, recipe, batches)
         state.load(held, live)
-    elif config.overwrite and parallel.is_main():
-        for path in checkpoint.steps(config.output_dir):
-            shutil.rmtree(path)
     if config.compile:
         for layer in model.layers:
             layer.compile()
     autocast = torch.autocast("cpu", dtype=dtype) if dtype != torch.float32 else nullcontext()
-    return Run(config, recipe, batches, objective, live, autocast)
+    return Run(config, recipe, batches, batches.tokenizer(), objective, live, autocast)
+
+
+def _need_memory(model_type: str, recipe: Recipe) -> None:
+    """Weights, gradients, their average and two moments, in fp32."""
+    with torch.device("meta"):
+        n = sum(p.numel() for p in build(model_type, recipe.model).parameters())
+    machine.need_memory(20.0 * n, f"training a model of {n / 1e6:,.0f} million parameters")
 
 
 def _initial_weights(model: Any, config: TrainConfig, batches: Batches) -> None:
@@ -126,10 +142,19 @@ def _refuse_another_run(held: Path, recipe: Recipe, batches: Batches) -> None:
     for part in ("recipe", "data"):
         for name, value in now[part].items():
             if name != "max_steps" and before[part].get(name) != value:
+                where, old, new = _difference(name, before[part].get(name), value)
                 raise UsageError(
-                    f"{held.parent} holds a run with another {name}: {before[part].get(name)}, not {value}; "
+                    f"{held.parent} holds a run with another {where}: {old}, not {new}; "
                     "choose another --output_dir, or --overwrite it"
                 )
+
+
+def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """The name and the values of the first thing that differs, down in the parts where both have it."""
+    if isinstance(old, dict) and isinstance(new, dict) and set(old) == set(new):
+        inner = next(key for key in new if old[key] != new[key])
+        return _difference(inner, old[inner], new[inner])
+    return name, old, new
 
 
 def _completed(before: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +221,7 @@ def _accumulate(run: Run, micro: int) -> float:
 
 
 def _roll_back(run: Run) -> None:
-    """Back to the last checkpoint, with other batches ahead; gives up after a few times."""
+    """Back to the last checkpoint, with other noise ahead; gives up after a few times."""
     rollbacks = run.state.progress.rollbacks + 1
     held = checkpoint.newest(run.config.output_dir)
     if held is None or rollbacks > ROLLBACKS:
@@ -228,7 +253,7 @@ def _save(run: Run, reporter: Reporter, *, validating: bool) -> Path:
     )
     config = checkpoint.model_config(family(run.config.model), model, run.batches.tokenizer_fingerprint)
     facts = run_facts(run.recipe, run.batches)
-    state.save(folder, run.state, config=config, run=facts, tokenizer=run.batches.tokenizer_path)
+    state.save(folder, run.state, config=config, run=facts, tokenizer=run.tokenizer)
     checkpoint.verify(folder)
     checkpoint.prune(run.config.output_dir, run.config.keep)
     return folder

@@ -86,6 +86,9 @@ class OptimConfig:
         for name in ("lr", "muon_lr", "grad_clip"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("warmup_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name}={getattr(self, name)} must not be negative")
         for name in ("decay_fraction", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name}={getattr(self, name)} is not between 0 and 1")

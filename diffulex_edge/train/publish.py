@@ -32,7 +32,8 @@ def publish(config: PublishConfig) -> Path:
     """Writes the folder; what it held before is replaced only when the new one is whole."""
     folder = checkpoint.find(config.source)
     weights = checkpoint.read_tensors(folder / "ema.safetensors")
-    tokenizers = [folder / name for name in ("tokenizer.model", "tokenizer.json") if (folder / name).exists()]
+    names = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
+    tokenizers = [folder / name for name in names if (folder / name).exists()]
     if not tokenizers:
         raise ArtefactError(f"{folder}: no tokenizer in it")
     card = card_of(folder, read_json(config.figures), config.history, sum(w.numel() for w in weights.values()))
@@ -41,8 +42,8 @@ def publish(config: PublishConfig) -> Path:
         {
             "model.safetensors": checkpoint.tensors({name: w.to(torch.bfloat16) for name, w in weights.items()}),
             "config.json": checkpoint.document(read_json(folder / "config.json")),
-            tokenizers[0].name: checkpoint.copy_of(tokenizers[0]),
-            "README.md": checkpoint.text(card),
+            **{path.name: checkpoint.copy_of(path) for path in tokenizers},
+            "README.md": checkpoint.content(card.encode()),
             **{path.name: checkpoint.copy_of(path) for path in config.credits},
         },
     )

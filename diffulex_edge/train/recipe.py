@@ -32,6 +32,8 @@ class Recipe:
         for name in ("seq_len", "batch_size", "grad_accum", "max_steps", "sample_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.seq_len < 2:
+            raise UsageError(f"seq_len={self.seq_len} must be at least 2: a block, and text before it")
 
 
 def phone() -> Recipe:
@@ -118,6 +120,10 @@ class TrainConfig:
         for name in ("save_interval", "log_interval", "keep"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.output_dir.name == "latest.pt":
+            raise UsageError(f"output_dir={self.output_dir}: latest.pt names a run's newest checkpoint, not a run")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed={self.seed} must be from 0 to 2^63 - 1")
         known = ", ".join(RECIPES)
         for name, choices in (("recipe", RECIPES), ("edge_profile", EDGE_PROFILES), ("model", ALIASES)):
             value = getattr(self, name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from diffulex_edge.files import disk_errors
 from diffulex_edge.train import state
 
 
@@ -46,7 +49,8 @@ class Reporter:
     ) -> None:
         self._bar.stop()
         if self.speaking:
-            self._log.close()
+            with contextlib.suppress(OSError):  # of a full disk, which was told when the line was written
+                self._log.close()
 
     def step(self, progress: state.Progress, loss: float, bits_per_char: float, norm: float) -> None:
         now = time.perf_counter()
@@ -72,5 +76,11 @@ class Reporter:
 
     def _write(self, values: dict[str, Any]) -> None:
         if self.speaking:
-            self._log.write(json.dumps(values) + "\n")
-            self._log.flush()
+            with disk_errors(self._log.name):
+                self._log.write(json.dumps({name: _plain(value) for name, value in values.items()}) + "\n")
+                self._log.flush()
+
+
+def _plain(value: float) -> float | None:
+    """JSON has neither NaN nor infinities: they are null."""
+    return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask the run to stop after the step; the second one stops it at once."""
+"""Ctrl-C, SIGTERM and a closed terminal ask the run to stop after the step; the second one stops it at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Stop:
@@ -19,7 +19,10 @@ class Stop:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+            heard = [
+                number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN
+            ]  # nohup ignores SIGHUP
+            self._before = {number: signal.signal(number, self._ask) for number in heard}
         return self
 
     def __exit__(

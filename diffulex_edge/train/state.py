@@ -37,8 +37,13 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
 
 
-def save(folder: Path, state: TrainState, *, config: dict[str, Any], run: dict[str, Any], tokenizer: Path) -> None:
-    """Writes a checkpoint; a state with a weight that is not finite is refused by ArtefactError."""
+def save(
+    folder: Path, state: TrainState, *, config: dict[str, Any], run: dict[str, Any], tokenizer: dict[str, bytes]
+) -> None:
+    """Writes a checkpoint; a state with a weight that is not finite is refused by ArtefactError.
+
+    tokenizer: the content of its files by name.
+    """
     weights = dict(state.model.named_parameters())
     if not all(bool(torch.isfinite(p).all()) for p in weights.values()):
         raise ArtefactError(f"{folder}: not written: the weights are not finite")
@@ -51,7 +56,7 @@ def save(folder: Path, state: TrainState, *, config: dict[str, Any], run: dict[s
             "optimizer.safetensors": checkpoint.tensors(_optimizer_tensors(state)),
             "state.json": checkpoint.document({"progress": vars(state.progress), "run": run}),
             "config.json": checkpoint.document(config),
-            tokenizer.name if tokenizer.name == "tokenizer.json" else "tokenizer.model": checkpoint.copy_of(tokenizer),
+            **{name: checkpoint.content(content) for name, content in tokenizer.items()},
         },
     )
 
