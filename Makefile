@@ -8,46 +8,54 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Named after the content of pyproject.toml: touching a file installs nothing, changing a dependency does.
-STAMP  := $(VENV)/installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
+STATE  := $(shell cksum < pyproject.toml | cut -d' ' -f1)
+USE    := $(VENV)/installed-$(STATE)
+# What the tests need beside: they compare with transformers, and run lm-eval and the hub's library.
+DEV    := $(VENV)/tools-$(STATE)
 # pip looks into folders of wheels too: those named in PIP_FIND_LINKS, wheels/, and one shared by neighbouring checkouts.
 export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard wheels) $(wildcard ../shared/wheels))
 EDGE   := $(BIN)/diffulex-edge
 
 .PHONY: demo test fast check format docs bench clean
 
-demo: $(STAMP)
+demo: $(USE)
 	$(EDGE) sample --prompt "मैं कल बाज़ार गया" --max_new_tokens 48 --blockwise --frozen_context
 	$(EDGE) sample --prompt "mai kal bazaar gaya tha" --max_new_tokens 48 --blockwise --frozen_context
 	$(EDGE) infill "मैं कल ___ गया और ___ खरीदी"
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 64 --runs_per_prompt 1
 
-test: $(STAMP)
+test: $(DEV)
 	$(BIN)/python -m pytest -m ""
 
-fast: $(STAMP)
+fast: $(DEV)
 	$(BIN)/python -m pytest
 
-check: $(STAMP)
+check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m ""
 
-format: $(STAMP)
+format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP)
+docs: $(DEV)
 	$(BIN)/python docs/make.py
 
-bench: $(STAMP)
+bench: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 512 --runs_per_prompt 3 --json bench.json
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 
-$(STAMP): | pyproject.toml
+$(USE): | pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable .
 	rm -f $(VENV)/installed-*
+	touch $@
+
+$(DEV): | $(USE)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,eval]'
+	rm -f $(VENV)/tools-*
 	touch $@
