@@ -120,6 +120,16 @@ def steps_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def agreement_table(result: Mapping[str, Any]) -> Table:
+    """Tokens a forward and the share of them that one token a step writes too, by threshold."""
+    title = f"{result['blocks']} blocks of {result['block_size']} tokens, against one token a step"
+    table = _table(title, "threshold", "tokens a forward", "same tokens", "+-")
+    for row in result["rows"]:
+        shares = (f"{100 * row[name]:.1f} %" for name in ("agreement", "agreement_stderr"))
+        table.add_row(str(row["threshold"]), f"{row['tokens_per_forward']:.2f}", *shares)
+    return table
+
+
 def training_table(result: Mapping[str, Any]) -> Table:
     table = _table("Training", "number type", "best product GFLOP/s", "share that a step reaches")
     for name, rate in result["gemm_gflops_per_s"].items():

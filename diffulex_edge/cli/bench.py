@@ -1,18 +1,21 @@
-"""`bench`: the measurements of bench/measure.py; of bench/training.py with --train, of bench/steps.py with --step."""
+"""`bench`: decoding (bench/measure.py), or with a flag training, one denoise step, or what few steps change."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from diffulex_edge.bench.agreement import AgreementConfig, agreement
 from diffulex_edge.bench.flops import TrainingBenchConfig
 from diffulex_edge.bench.measure import BenchConfig, benchmark
-from diffulex_edge.bench.report import bench_table, picture_format, plot, steps_table, training_table
+from diffulex_edge.bench.report import agreement_table, bench_table, picture_format, plot, steps_table, training_table
 from diffulex_edge.bench.steps import StepBenchConfig, benchmark_steps
 from diffulex_edge.bench.training import benchmark_recipe
 from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.parse import console
+from diffulex_edge.runtime.text import text_plan
 from diffulex_edge.text.corpus import read_documents
 from diffulex_edge.train.recipe import TrainConfig
 
@@ -31,6 +34,8 @@ class Flags:
     training: TrainingBenchConfig = TrainingBenchConfig()
     step: bool = False  # measure one denoise step instead, over the floor of its arithmetic and its weights
     denoising: StepBenchConfig = StepBenchConfig()
+    agreement: bool = False  # compare what thresholds write with what one token a step writes, on --data
+    few: AgreementConfig = AgreementConfig()
 
     @property
     def json(self) -> str | None:
@@ -38,39 +43,40 @@ class Flags:
 
 
 def run(flags: Flags) -> dict[str, Any]:
-    return _training(flags) if flags.train else _step(flags) if flags.step else _decoding(flags)
+    chosen = ((flags.train, _training), (flags.step, _step), (flags.agreement, _agreement), (True, _decoding))
+    return next(measure for wanted, measure in chosen if wanted)(flags)
 
 
 def _decoding(flags: Flags) -> dict[str, Any]:
     if flags.plot is not None:
         picture_format(flags.plot)
-    documents = list(read_documents(flags.data)) if flags.data else None
-    denoiser, tokenizer = flags.model.open()
     config = replace(flags.config, steps=flags.model.steps(flags.config.steps))
-    result = benchmark(denoiser, tokenizer, config, documents)
-    console(flags.json).print(bench_table(result))
+    documents = list(read_documents(flags.data)) if flags.data else None
+    result = _shown(flags, bench_table, benchmark(*flags.model.open(), config, documents))
     if flags.plot is not None:
         plot(result, flags.plot)
     return result
 
 
 def _step(flags: Flags) -> dict[str, Any]:
-    denoiser, _ = flags.model.open()
-    result = benchmark_steps(denoiser, flags.denoising)
-    console(flags.json).print(steps_table(result))
-    return result
+    return _shown(flags, steps_table, benchmark_steps(flags.model.open()[0], flags.denoising))
+
+
+def _agreement(flags: Flags) -> dict[str, Any]:
+    denoiser, tokenizer = flags.model.open()
+    ids = [tokenizer.encode(document.text) for document in read_documents(flags.data)]
+    return _shown(flags, agreement_table, agreement(denoiser, ids, text_plan(denoiser, tokenizer, None), flags.few))
 
 
 def _training(flags: Flags) -> dict[str, Any]:
-    model = flags.model
-    train = TrainConfig(
-        recipe=flags.recipe,
-        edge_profile=model.edge_profile,
-        model=model.model or TrainConfig.model,
-        data_dir=flags.data_dir,
-        threads=model.threads,
-        precision=model.precision or TrainConfig.precision,
-    )
-    result = benchmark_recipe(train, flags.training)
-    console(flags.json).print(training_table(result))
+    given: dict[str, Any] = {
+        name: getattr(flags.model, name) for name in ("model", "precision", "edge_profile", "threads")
+    }
+    given = {name: value for name, value in given.items() if value is not None} | {"recipe": flags.recipe}
+    train = TrainConfig(data_dir=flags.data_dir, **given)
+    return _shown(flags, training_table, benchmark_recipe(train, flags.training))
+
+
+def _shown(flags: Flags, table: Callable[[dict[str, Any]], Any], result: dict[str, Any]) -> dict[str, Any]:
+    console(flags.json).print(table(result))
     return result
