@@ -69,11 +69,9 @@ def _agreement(flags: Flags) -> dict[str, Any]:
 
 
 def _training(flags: Flags) -> dict[str, Any]:
-    given: dict[str, Any] = {
-        name: getattr(flags.model, name) for name in ("model", "precision", "edge_profile", "threads")
-    }
-    given = {name: value for name, value in given.items() if value is not None} | {"recipe": flags.recipe}
-    train = TrainConfig(data_dir=flags.data_dir, **given)
+    names = ("model", "precision", "edge_profile", "threads")
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(flags.model, name)) is not None}
+    train = TrainConfig(recipe=flags.recipe, data_dir=flags.data_dir, **given)
     return _shown(flags, training_table, benchmark_recipe(train, flags.training))
 
 
