@@ -78,7 +78,7 @@ def write_shape(name: str, folder: Path, *, dtype: torch.dtype = torch.bfloat16,
     folder.mkdir(parents=True, exist_ok=True)
     said = {key: value for key, value in asdict(config).items() if value is not None}
     (folder / "config.json").write_text(json.dumps({"model_type": shape.family, **said}, indent=1))
-    write_byte_tokenizer(folder, EOS, MASK)
+    write_byte_tokenizer(folder, EOS, MASK, config.vocab_size)
     wanted = places(module.sizes(config), module.PUBLISHED.names)
     generator, index, shard, files = torch.Generator().manual_seed(seed), {}, dict[str, Tensor](), 0
     for i, (tensor, place) in enumerate(wanted.items()):
@@ -100,15 +100,15 @@ def _random(place: Place, rest: torch.Size, generator: torch.Generator) -> Tenso
     return torch.randn((place.n, *rest), generator=generator) * 0.02
 
 
-def write_byte_tokenizer(folder: Path, eos: int, mask: int) -> None:
-    """A tokenizer.json of the 256 bytes, an end of text and a mask with the ids asked for."""
+def write_byte_tokenizer(folder: Path, eos: int, mask: int, size: int = 0) -> None:
+    """A tokenizer.json of the 256 bytes, an end of text and a mask with the ids asked for, and `size` ids in all."""
     words = HubTokenizer(
         models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
     )
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     words.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     named = {eos: "<|endoftext|>", mask: "<|mask|>"}
-    added = [named.get(i, f"<|spare_{i}|>") for i in range(256, max(named) + 1)]
+    added = [named.get(i, f"<|spare_{i}|>") for i in range(256, max(*named, size - 1) + 1)]
     words.add_special_tokens([AddedToken(token, special=True) for token in added])
     words.save(str(folder / "tokenizer.json"))
     names = {"eos_token": named[eos], "pad_token": named[eos], "mask_token": named[mask]}

@@ -87,6 +87,7 @@ def decode(
     rows, width = canvas.ids.shape
     context = denoiser.begin(plan.context, rows, width, canvas.first if canvas.first.any() else None)
     generator = torch.Generator(device).manual_seed(plan.seed)
+    banned = torch.tensor(sorted({spec.mask_id, *plan.banned}), device=device)
     forwards, commits, start = 0, 0, canvas.start
     unread = prefill(canvas.ids[:, :start], plan.block_size, spec, aligned)  # what the context has yet to take in
     while canvas.asked[:, start:].any():
@@ -103,7 +104,7 @@ def decode(
             logits, seen = denoiser(block, context, t=step.t, depth=step.depth, rows=hidden)
             forwards += 1
             context = context.refresh(seen, step)
-            guess = plan.sampler(ban(logits, (spec.mask_id, *plan.banned)), hidden, generator)
+            guess = plan.sampler(ban(logits, banned), hidden, generator)
             reveal = RevealAll() if step.fallback else plan.reveal
             block, state = reveal(guess, block, ~asked, step, state)
             yield Draft(start, block, asked, step, guess)

@@ -130,7 +130,8 @@ class DiffusionSampler:
             self.top_k if top_k is None else top_k,
             self.top_p if top_p is None else top_p,
         )
-        return sampler(ban(logits, (self.mask_token_id,)), hidden, self._chance(logits.device))
+        mask = torch.tensor([self.mask_token_id], device=logits.device)
+        return sampler(ban(logits, mask), hidden, self._chance(logits.device))
 
     def _chance(self, device: torch.device) -> torch.Generator:
         return self._generators.setdefault(device, torch.Generator(device).manual_seed(self.seed))

@@ -32,12 +32,13 @@ def masked_log_probs(
     if not len(where):
         raise UsageError("there is no position to score")
     scores, schedule = [], find_schedule(denoiser.spec.mask_schedule)
+    mask = torch.tensor([denoiser.spec.mask_id], device=device)
     for chunk in where.split(batch_size):
         hidden = torch.arange(len(text), device=device) == chunk[:, None]  # (b, T)
         noisy = text.masked_fill(hidden, denoiser.spec.mask_id)
         t = schedule.time(torch.full((len(chunk),), 1 / len(text), device=device))
         logits, _ = denoiser(noisy, None, t=t, rows=hidden)
-        scores.append(ban(logits, (denoiser.spec.mask_id,)).log_softmax(-1).gather(1, text[chunk][:, None])[:, 0])
+        scores.append(ban(logits, mask).log_softmax(-1).gather(1, text[chunk][:, None])[:, 0])
     return torch.cat(scores)
 
 

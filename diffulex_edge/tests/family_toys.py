@@ -71,11 +71,11 @@ def _llama() -> tuple[Any, Any]:
     return LlamaForCausalLM, LlamaConfig(**{**SIZES, "rms_norm_eps": 1e-5, "rope_theta": 5e5}, num_key_value_heads=4)
 
 
-def _qwen2(tied: bool) -> Callable[[], tuple[Any, Any]]:
+def qwen2(vocab_size: int = VOCAB, tied: bool = False) -> Callable[[], tuple[Any, Any]]:
     def make() -> tuple[Any, Any]:
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
-        return Qwen2ForCausalLM, Qwen2Config(**QWEN, tie_word_embeddings=tied)
+        return Qwen2ForCausalLM, Qwen2Config(**{**QWEN, "vocab_size": vocab_size}, tie_word_embeddings=tied)
 
     return make
 
@@ -115,7 +115,7 @@ def _behind_in_blocks(logits: Tensor) -> Tensor:
 
 FAMILIES = {
     "llada": Family({"model_type": "llada", **LLADA, "mask_token_id": MASK}, _llama, None, lambda x: x, _llada_name),
-    "dream": Family({"model_type": "Dream", **QWEN, "mask_token_id": MASK}, _qwen2(False), None, _behind),
+    "dream": Family({"model_type": "Dream", **QWEN, "mask_token_id": MASK}, qwen2(), None, _behind),
     "sdar": Family(
         {"model_type": "sdar", **QWEN, "head_dim": 16, "attention_bias": False, "block_size": 4, "mask_token_id": MASK},
         _qwen3,
@@ -124,7 +124,7 @@ FAMILIES = {
     ),
     "fast_dllm_v2": Family(
         {"model_type": "Fast_dLLM_Qwen", **QWEN, "tie_word_embeddings": True, "bd_size": 8, "mask_token_id": MASK},
-        _qwen2(True),
+        qwen2(tied=True),
         8,
         _behind_in_blocks,
     ),

@@ -53,3 +53,17 @@ def test_eval_bounds_the_likelihood(folder: Path, tmp_path: Path, capsys: pytest
     assert said["bits_per_char"] > 0
     assert said["block_nelbo"]["block"] > 0
     assert said["block_nelbo"]["block_frozen"] is None
+
+
+def test_ids_that_the_tokenizer_has_no_word_for_are_never_written(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from diffulex_edge import Plan, load
+    from diffulex_edge.runtime.text import text_plan
+
+    family = toys.FAMILIES["dream"]
+    wider = replace(family, config={**family.config, "vocab_size": toys.VOCAB + 20}, hub=toys.qwen2(toys.VOCAB + 20))
+    denoiser, tokenizer = load(toys.write_folder(tmp_path, wider, toys.hub_model(wider)))
+    assert denoiser.spec.vocab_size == tokenizer.vocab_size + 20
+    plan = text_plan(denoiser, tokenizer, Plan(context="canvas"))
+    assert set(plan.banned) >= set(range(toys.VOCAB, toys.VOCAB + 20))

@@ -73,12 +73,12 @@ def test_a_low_temperature_does_not_overflow() -> None:
 def test_what_is_banned_is_never_drawn(values: list[float], sampler: Sampler, seed: int) -> None:
     logits = torch.tensor([values])
     logits[0, 3] = 3e4
-    assert draw(sampler, ban(logits, (3, 0)), seed).token.item() in {1, 2, 4}
+    assert draw(sampler, ban(logits, torch.tensor([0, 3])), seed).token.item() in {1, 2, 4}
 
 
 def test_banning_leaves_the_models_logits_alone() -> None:
     logits = torch.zeros(2, 4)
-    assert ban(logits, (1,))[:, 1].tolist() == [-torch.inf] * 2
+    assert ban(logits, torch.tensor([1]))[:, 1].tolist() == [-torch.inf] * 2
     assert logits.tolist() == torch.zeros(2, 4).tolist()
 
 
