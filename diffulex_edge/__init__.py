@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffulex_edge.api import load as load
     from diffulex_edge.runtime.decode import decode as decode
+    from diffulex_edge.runtime.official import official_plan as official_plan
     from diffulex_edge.runtime.plan import Plan as Plan
     from diffulex_edge.runtime.text import generate as generate
     from diffulex_edge.runtime.text import infill as infill
@@ -22,6 +23,7 @@ _PUBLIC = {
     "load": "diffulex_edge.api",
     "decode": "diffulex_edge.runtime.decode",
     "Plan": "diffulex_edge.runtime.plan",
+    "official_plan": "diffulex_edge.runtime.official",
     "generate": "diffulex_edge.runtime.text",
     "infill": "diffulex_edge.runtime.text",
 }

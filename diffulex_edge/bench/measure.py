@@ -26,6 +26,7 @@ from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.depth import LinearDepth
 from diffulex_edge.runtime.plan import MODES, Plan, plan_for
 from diffulex_edge.runtime.sampler import choose_sampler
+from diffulex_edge.runtime.suffix import choose_suffix
 from diffulex_edge.runtime.text import prompt_ids, text_plan
 from diffulex_edge.text.corpus import Document
 from diffulex_edge.text.demo import demo_documents
@@ -40,6 +41,7 @@ class BenchConfig:
     max_new_tokens: int = 128
     steps: int | None = None  # reverse steps a block; None: the model's own
     block_size: int = 32  # tokens
+    suffix_window: int | None = None  # tokens ahead of a block that a canvas reads, and few further on; None: all
     min_decode_layers: int = 0  # layers of the first step; 0: all layers at every step
     equal_tokens_per_step: bool = True  # give longer blocks more steps, so that all modes show as many tokens a step
     ignore_eos: bool = False  # never write an end of text, so that every run has max_new_tokens
@@ -119,6 +121,7 @@ def _plan(denoiser: Denoiser, tokenizer: Tokenizer, config: BenchConfig) -> Plan
         block_size=config.block_size,
         steps=config.steps,
         sampler=choose_sampler(config.temperature),
+        suffix=choose_suffix(config.suffix_window),
         depth=LinearDepth(config.min_decode_layers),
         banned=(tokenizer.eos_id,) if config.ignore_eos else (),
         seed=config.seed,

@@ -40,7 +40,7 @@ def run(flags: Flags) -> dict[str, Any]:
     stop_ids = tuple(dict.fromkeys((tokenizer.eos_id, *denoiser.spec.stop_ids, *closing)))
 
     def made(answer: AnswerFlags) -> Made:
-        plan = answer.plan(denoiser.spec, flags.model.profile, stop_ids)
+        plan = answer.plan(denoiser, flags.model.profile, stop_ids)
         return answer.decoding.guide(denoiser), text_plan(denoiser, tokenizer, plan)
 
     guided, plan = made(flags.answer)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from diffulex_edge.cli.decoding import BlockFlags, DecodingFlags
+from diffulex_edge.cli.blocks import BlockFlags
+from diffulex_edge.cli.decoding import DecodingFlags
 from diffulex_edge.cli.flags import Profile
 from diffulex_edge.cli.parse import parse
 from diffulex_edge.errors import UsageError
 from diffulex_edge.files import read_json, write_json
-from diffulex_edge.model.base import Denoiser, DenoiserSpec
+from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.conversation import Conversation
 from diffulex_edge.runtime.plan import Plan
 
@@ -26,20 +27,18 @@ class AnswerFlags:
     block_size: int | None = BlockFlags.block_size  # tokens of a block; None: the profile's, or the plan's own
     context: str | None = None  # what a block sees of the text before it: a kind the model has; None: its best
 
-    def plan(self, spec: DenoiserSpec, profile: Profile | None, stop_ids: tuple[int, ...]) -> Plan:
+    def plan(self, denoiser: Denoiser, profile: Profile | None, stop_ids: tuple[int, ...]) -> Plan:
         blocks = BlockFlags(max_new_tokens=self.max_new_tokens, block_size=self.block_size)
-        plan = replace(blocks.plan(self.decoding, spec, profile), stop_ids=stop_ids)
-        return plan if self.context is None else replace(plan, context=self.context)
+        return blocks.plan(self.decoding, denoiser, profile, context=self.context, stop_ids=stop_ids)
 
 
 def _names(kind: Any) -> list[str]:
-    """The flags of a dataclass and of those inside it."""
-    return [n for f in fields(kind) for n in (_names(f.default) if is_dataclass(f.default) else [f.name])]
+    """The flags that take a value, of a dataclass and of those inside it."""
+    known = [(f.name, f.default) for f in fields(kind) if f.default is not False]
+    return [n for name, default in known for n in (_names(default) if is_dataclass(default) else [name])]
 
 
 SETTINGS = _names(AnswerFlags)
-
-
 Made = tuple[Denoiser, Plan]  # what answers come from
 
 

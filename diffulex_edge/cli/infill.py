@@ -39,7 +39,7 @@ def run(flags: Flags) -> dict[str, Any]:
     denoiser, tokenizer = flags.model.open()
     if "canvas" not in denoiser.spec.contexts:
         print(f"warning: {flags.model.ckpt} does not see what follows a gap; expect worse fits", file=sys.stderr)
-    plan = flags.decoding.plan(denoiser.spec, flags.model.profile)
+    plan = flags.decoding.plan(denoiser, flags.model.profile)
     denoiser = flags.decoding.guide(denoiser)
     filled = infill(denoiser, tokenizer, text, plan, blank=flags.blank, lengths=flags.lengths or flags.length)
     console(flags.json).print(filled, markup=False)

@@ -10,8 +10,8 @@ from typing import Any
 
 from diffulex_edge.bench.measure import BenchConfig, benchmark
 from diffulex_edge.bench.report import bench_table
-from diffulex_edge.bench.variants import fit
-from diffulex_edge.cli.decoding import BlockFlags, DecodingFlags
+from diffulex_edge.cli.blocks import BlockFlags
+from diffulex_edge.cli.decoding import DecodingFlags
 from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.live import View, watch
 from diffulex_edge.cli.parse import check_place, console
@@ -45,9 +45,9 @@ def run(flags: Flags) -> dict[str, Any]:
     prompt, out = read_prompt(flags.prompt), console(flags.json)
     check_place(flags.picture)
     denoiser, tokenizer = flags.model.open()
-    base = flags.blocks.plan(flags.decoding, denoiser.spec, flags.model.profile)
-    equal = flags.decoding.steps is None  # then `full` gets as many steps a token as the others
-    plan = fit(flags.blocks.mode, base, denoiser.spec, equal_tokens_per_step=equal, unit=base.block_size)
+    base = flags.blocks.plan(flags.decoding, denoiser, flags.model.profile)
+    plan = flags.blocks.fitted(base, flags.decoding, denoiser.spec)
+    config = _bench_config(flags, prompt, base) if flags.benchmark_runs else None
     if flags.blocks.frozen_context and "block_frozen" not in denoiser.spec.trained_modes:
         print(f"warning: {flags.model.ckpt} was not trained for --frozen_context; expect worse text", file=sys.stderr)
     ids, plan = prompt_ids(tokenizer, prompt), text_plan(denoiser, tokenizer, plan)
@@ -59,22 +59,16 @@ def run(flags: Flags) -> dict[str, Any]:
     out.print(f"{new} tokens, {seconds:.2f} s, {new / seconds:.0f} tok/s, {done.forwards} forwards", style="dim")
     if flags.picture is not None:
         save_picture(view, flags.picture)
-    speed = _speed(flags, prompt, base, denoiser, tokenizer) if flags.benchmark_runs else {}
+    speed = _speed(flags, config, denoiser, tokenizer) if config else {}
     return {"prompt": prompt, "text": text, "tokens": new, "seconds": seconds, "forwards": done.forwards, **speed}
 
 
-def _speed(flags: Flags, prompt: str, base: Plan, denoiser: Denoiser, tokenizer: Tokenizer) -> dict[str, Any]:
-    config = BenchConfig(
-        modes=(flags.blocks.mode,),
-        prompts=(prompt,),
-        max_new_tokens=base.max_new_tokens,
-        steps=base.steps,
-        block_size=base.block_size,
-        equal_tokens_per_step=flags.decoding.steps is None,
-        min_decode_layers=flags.decoding.min_decode_layers,
-        runs_per_prompt=flags.benchmark_runs,
-        warmup_runs=flags.warmup_runs,
-        seed=flags.decoding.seed,
-    )
-    console(flags.json).print(bench_table(result := benchmark(flags.decoding.guide(denoiser), tokenizer, config)))
+def _bench_config(flags: Flags, prompt: str, base: Plan) -> BenchConfig:
+    config = BenchConfig(prompts=(prompt,), runs_per_prompt=flags.benchmark_runs, warmup_runs=flags.warmup_runs)
+    return flags.blocks.measured(config, base, flags.decoding)
+
+
+def _speed(flags: Flags, config: BenchConfig, denoiser: Denoiser, tokenizer: Tokenizer) -> dict[str, Any]:
+    result = benchmark(flags.decoding.guide(denoiser), tokenizer, config)
+    console(flags.json).print(bench_table(result))
     return {"benchmark": result}

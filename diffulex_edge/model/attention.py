@@ -138,8 +138,8 @@ class AttentionDenoiser(nn.Module):
             raise UsageError(f"{type(context).__name__} is not a context of {type(self).__name__}")
         if remembering:
             return self.ends.no_logits(), self._append(block, context)
-        ids, _ = context.spread(block)
-        h = self._run(ids, 0, None, t, depth, context.first)
+        ids, here = context.spread(block)
+        h = self._run(ids, 0, None, t, depth, context.first, _places(0, here.stop, ids, context.ahead_at))
         return self.ends.logits(self._spoken(h, context.length, block.shape[1], 0, context.first), rows), context
 
     def _append(self, block: Tensor, context: FullContext) -> FullContext:
@@ -169,18 +169,27 @@ class AttentionDenoiser(nn.Module):
         """The first look at a block reads all of the canvas, later ones the block against what that one left."""
         ids, start = context.reading(block, min(self.facts.shift.behind, context.length))
         whole = None if context.warm else len(self.layers)  # what it leaves behind is of all layers
-        h = self._run(ids, start, context.at(start), t, whole or depth, context.first)
+        places = _places(start, context.length + block.shape[1], ids, context.ahead_at)
+        h = self._run(ids, start, context.at(start), t, whole or depth, context.first, places)
         spoken = self._spoken(h, context.length, block.shape[1], start, context.first)
         return self.ends.logits(spoken, rows), context.warmed()
 
     def _run(
-        self, ids: Tensor, start: int, cache: Any, t: Tensor | None, depth: int | None, first: Tensor | None
+        self,
+        ids: Tensor,
+        start: int,
+        cache: Any,
+        t: Tensor | None,
+        depth: int | None,
+        first: Tensor | None,
+        places: Tensor | None = None,
     ) -> Tensor:
-        """ids (B, L) from position `start` on through the layers, (B, L, D)."""
+        """ids (B, L) from column `start` on through the layers, (B, L, D); places (L,) where these are not columns."""
         if cache is not None:
             cache.check_room(ids.shape[1])
         length = ids.shape[1]
-        turn = turns(torch.arange(start, start + length, device=ids.device), self.facts.head_dim, self.facts.rope_theta)
+        places = torch.arange(start, start + length, device=ids.device) if places is None else places
+        turn = turns(places, self.facts.head_dim, self.facts.rope_theta)
         mask = self._mask(start, length, start + length if cache is None else cache.reach(length), first)
         memory = [None if cache is None else cache.layer(i) for i in range(len(self.layers))]
         return self.run_layers(self.layers, Flow(self.ends.embed(ids, t), turn, mask), memory, depth)[0].tokens
@@ -221,6 +230,16 @@ def contexts(block_length: int | None, limit: int | None = None) -> dict[str, in
     """The kinds that attention allows, best first, each with the longest text it takes (tokens; None: no limit)."""
     kinds = ("canvas", "dual", "prefix", "full") if block_length is None else ("kv", "full")
     return dict.fromkeys(kinds, limit)
+
+
+def _places(start: int, stop: int, ids: Tensor, at: Tensor | None) -> Tensor | None:
+    """Positions (L,) of ids (B, L) read from column `start` on, where the block ends at `stop`; None: the columns.
+
+    Columns say what attends to what and where a cache keeps it; positions only turn the queries and keys.
+    """
+    if at is None:
+        return None
+    return torch.cat((torch.arange(start, stop, device=ids.device), stop + at))[: ids.shape[1]]
 
 
 def _ids(model: AttentionDenoiser, batch_size: int, length: int, first: Tensor | None) -> FullContext:

@@ -54,8 +54,11 @@ class Context(Protocol):
         """Fills in what the context already decides about the coming block (B, L); the identity for most."""
         ...
 
-    def facing(self, ahead: Tensor) -> Context:
-        """The same context, told the text (B, R) that lies beyond the coming block; only a canvas looks at it."""
+    def facing(self, ahead: Tensor, at: Tensor | None = None) -> Context:
+        """The same context, told the text (B, R) that lies beyond the coming block; only a canvas looks at it.
+
+        at (R,): how many columns behind the block each column of it is, ascending; None: 0, 1, 2, ...
+        """
         ...
 
     def refresh(self, seen: Context, step: StepLike) -> Context:

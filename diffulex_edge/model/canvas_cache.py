@@ -26,6 +26,7 @@ class CanvasCache:
     dual: bool  # what lies ahead is not read again either
     warm: bool = False  # a look has read the canvas since the text before the block last grew
     ahead: Tensor | None = field(default=None)  # (B, R) ids
+    ahead_at: Tensor | None = None  # (R,) columns between the block and each of these; None: 0, 1, 2, ...
     exact = False
     aligned = False
 
@@ -40,15 +41,15 @@ class CanvasCache:
     def open(self, block: Tensor) -> Tensor:
         return block
 
-    def facing(self, ahead: Tensor) -> Self:
-        return replace(self, ahead=ahead, warm=False)
+    def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:
+        return replace(self, ahead=ahead, ahead_at=at, warm=False)
 
     def refresh(self, seen: Context, step: StepLike) -> Self:
         assert isinstance(seen, type(self))
         return seen
 
     def append(self, block: Tensor) -> Self:
-        return replace(self, prefix=torch.cat((self.prefix, block), 1), ahead=None, warm=False)
+        return replace(self, prefix=torch.cat((self.prefix, block), 1), ahead=None, ahead_at=None, warm=False)
 
     def warmed(self) -> Self:
         return replace(self, warm=True)

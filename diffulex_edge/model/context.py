@@ -20,6 +20,7 @@ class FullContext:
     prefix: Tensor  # (B, S)
     first: Tensor | None = None  # (B,) columns before it are padding
     ahead: Tensor | None = None  # (B, R)
+    ahead_at: Tensor | None = None  # (R,) columns between the block and each of these; None: 0, 1, 2, ...
     canvas: bool = False
     aligned: bool = False  # blocks lie on a grid
     opening: Opening | None = None  # what the coming block begins with, where that is decided
@@ -35,14 +36,14 @@ class FullContext:
     def opened(self, opening: Opening) -> Self:
         return replace(self, opening=opening)
 
-    def facing(self, ahead: Tensor) -> Self:
-        return replace(self, ahead=ahead) if self.canvas else self
+    def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:
+        return replace(self, ahead=ahead, ahead_at=at) if self.canvas else self
 
     def refresh(self, seen: Context, step: StepLike) -> Self:
         return self
 
     def append(self, block: Tensor) -> Self:
-        return replace(self, prefix=torch.cat((self.prefix, block), 1), ahead=None)
+        return replace(self, prefix=torch.cat((self.prefix, block), 1), ahead=None, ahead_at=None)
 
     def spread(self, block: Tensor) -> tuple[Tensor, slice]:
         """All ids that the model reads (B, S + L + R), and where in them the block (B, L) is."""
@@ -88,7 +89,7 @@ class MemoryContext:
     def open(self, block: Tensor) -> Tensor:
         return block
 
-    def facing(self, ahead: Tensor) -> Self:
+    def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:
         return self
 
     def refresh(self, seen: Context, step: StepLike) -> Self:

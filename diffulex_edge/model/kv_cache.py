@@ -48,7 +48,7 @@ class KVContext:
     def opened(self, opening: Opening | None) -> Self:
         return replace(self, opening=opening)
 
-    def facing(self, ahead: Tensor) -> Self:
+    def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:
         return self
 
     def refresh(self, seen: Context, step: StepLike) -> Self:

@@ -95,7 +95,9 @@ def decode(
             _, context = denoiser(clean, context, rows=NONE)
             commits += 1
         stop = min(start + plan.block_size, canvas.ids.shape[1])
-        context = context.facing(canvas.ids[:, stop:])
+        ahead = canvas.ids[:, stop:]
+        read = plan.suffix(ahead != spec.mask_id, plan.seed)
+        context = context.facing(ahead[:, read], read)
         block, asked, state = context.open(canvas.ids[:, start:stop]), canvas.asked[:, start:stop], None
         for step in plan.reverse_steps((asked & (block == spec.mask_id)).sum(1), spec):
             hidden = asked & (block == spec.mask_id)

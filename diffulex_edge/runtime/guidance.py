@@ -38,8 +38,8 @@ class GuidedContext:
     def open(self, block: Tensor) -> Tensor:
         return self.inner.open(_twice(block))[: len(block)]
 
-    def facing(self, ahead: Tensor) -> Self:
-        return replace(self, inner=self.inner.facing(_twice(ahead)))
+    def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:
+        return replace(self, inner=self.inner.facing(_twice(ahead), at))
 
     def refresh(self, seen: Context, step: StepLike) -> Self:
         assert isinstance(seen, GuidedContext)

@@ -30,8 +30,8 @@ class PenalisedContext:
     def open(self, block: Tensor) -> Tensor:
         return self.inner.open(block)
 
-    def facing(self, ahead: Tensor) -> Self:
-        return replace(self, inner=self.inner.facing(ahead))
+    def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:
+        return replace(self, inner=self.inner.facing(ahead, at))
 
     def refresh(self, seen: Context, step: StepLike) -> Self:
         assert isinstance(seen, PenalisedContext)

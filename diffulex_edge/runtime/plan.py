@@ -17,6 +17,7 @@ from diffulex_edge.runtime.quota import BySchedule, Quota
 from diffulex_edge.runtime.reveal import Reveal, RevealTop
 from diffulex_edge.runtime.sampler import Greedy, Sampler
 from diffulex_edge.runtime.step import Step
+from diffulex_edge.runtime.suffix import Suffix, WholeSuffix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Plan:
     quota: Quota = BySchedule()  # how many tokens a step shows
     sampler: Sampler = Greedy()  # which token a position takes
     reveal: Reveal = RevealTop()  # which positions are shown, and which hidden again
+    suffix: Suffix = WholeSuffix()  # how much of the text ahead of a block a canvas reads
     depth: DepthSchedule = LinearDepth()  # how many layers a step runs
     stop_ids: tuple[int, ...] = ()  # a row ends at the first of these that is decoded
     banned: tuple[int, ...] = ()  # never decoded; the mask id never is, named or not

@@ -168,7 +168,7 @@ def infill(
 
 
 def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
-    """The plan, or that of the model, with the ends of the model or else the tokenizer; ids without words are banned."""
+    """The plan, or that of the model, with the ends of the model or the tokenizer; ids without words are banned."""
     plan = plan or plan_for(denoiser.spec)
     if tokenizer.mask_id != denoiser.spec.mask_id:
         raise UsageError(

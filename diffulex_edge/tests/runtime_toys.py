@@ -29,7 +29,7 @@ class Tape:
     def open(self, block: Tensor) -> Tensor:
         return block
 
-    def facing(self, ahead: Tensor) -> Tape:
+    def facing(self, ahead: Tensor, at: Tensor | None = None) -> Tape:
         return replace(self, ahead=ahead)
 
     def refresh(self, seen: Any, step: Any) -> Tape:

@@ -69,6 +69,6 @@ def test_a_folder_here_goes_before_a_shipped_model_of_the_same_name(
 
 
 def test_public_names_are_listed_and_unknown_ones_are_attribute_errors() -> None:
-    assert {"load", "decode", "Plan", "generate", "infill", "__version__"} <= set(dir(diffulex_edge))
+    assert {"load", "decode", "Plan", "official_plan", "generate", "infill", "__version__"} <= set(dir(diffulex_edge))
     with pytest.raises(AttributeError, match="nothing"):
         diffulex_edge.nothing  # noqa: B018

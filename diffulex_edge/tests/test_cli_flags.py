@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from diffulex_edge.cli import infill, sample
-from diffulex_edge.cli.decoding import BlockFlags, DecodingFlags
+from diffulex_edge.cli.blocks import BlockFlags
+from diffulex_edge.cli.decoding import DecodingFlags
 from diffulex_edge.cli.flags import PROFILES, ModelFlags
 from diffulex_edge.diffusion.schedule import Cosine
 from diffulex_edge.runtime.depth import LinearDepth
@@ -19,12 +20,14 @@ from diffulex_edge.tests import toys
 from diffulex_edge.tests.toys import Copycat
 from diffulex_edge.train.recipe import EDGE_PROFILES
 
-SPEC = replace(Copycat().spec, contexts=toys.eco().spec.contexts)
-TRAINED = replace(SPEC, sample_steps=7, mask_schedule="cosine")
+PLAIN: Any = Copycat()
+TRAINED: Any = Copycat()
+PLAIN.spec = replace(PLAIN.spec, contexts=toys.eco().spec.contexts)
+TRAINED.spec = replace(PLAIN.spec, sample_steps=7, mask_schedule="cosine")
 
 
 def test_flags_left_alone_give_the_plan_s_own_defaults() -> None:
-    assert BlockFlags().plan(DecodingFlags(), SPEC, None) == Plan()
+    assert BlockFlags().plan(DecodingFlags(), PLAIN, None) == Plan()
 
 
 def test_the_model_s_own_steps_and_schedule_hold_where_no_flag_and_no_profile_says_otherwise() -> None:
@@ -40,7 +43,7 @@ def test_each_flag_sets_its_choice() -> None:
     flags = DecodingFlags(
         steps=4, min_decode_layers=2, confidence_stop=0.95, temperature=0.7, top_k=5, top_p=0.9, seed=3
     )
-    plan = BlockFlags(max_new_tokens=64, block_size=16).plan(flags, SPEC, None)
+    plan = BlockFlags(max_new_tokens=64, block_size=16).plan(flags, PLAIN, None)
     sampler = Categorical(temperature=0.7, top_k=5, top_p=0.9)
     wanted = Plan(max_new_tokens=64, block_size=16, steps=4, sampler=sampler, reveal=RevealAbove(0.95), seed=3)
     assert (plan.depth, plan.sampler, plan.reveal) == (LinearDepth(2), sampler, RevealAbove(0.95))
@@ -49,12 +52,12 @@ def test_each_flag_sets_its_choice() -> None:
 
 def test_no_temperature_is_greedy_whatever_the_other_numbers_say() -> None:
     for flags in (DecodingFlags(), DecodingFlags(top_k=5), DecodingFlags(top_p=0.5)):
-        assert flags.plan(SPEC, None).sampler == Greedy()
+        assert flags.plan(PLAIN, None).sampler == Greedy()
 
 
 def test_sample_draws_and_infill_takes_the_likeliest() -> None:
-    assert sample.Flags().decoding.plan(SPEC, None).sampler == Categorical(temperature=1.1, top_p=0.9)
-    assert infill.Flags(text="a ___").decoding.plan(SPEC, None).sampler == Greedy()
+    assert sample.Flags().decoding.plan(PLAIN, None).sampler == Categorical(temperature=1.1, top_p=0.9)
+    assert infill.Flags(text="a ___").decoding.plan(PLAIN, None).sampler == Greedy()
 
 
 def test_a_profile_overrules_the_model_s_steps_and_a_flag_the_profile_s() -> None:
@@ -79,7 +82,7 @@ def test_switches_name_a_mode(flags: BlockFlags, mode: str) -> None:
 
 def test_blockwise_alone_means_blocks_of_32() -> None:
     flags = BlockFlags(blockwise=True)
-    plan = mode_plan(flags.mode, flags.plan(DecodingFlags(), SPEC, None))
+    plan = mode_plan(flags.mode, flags.plan(DecodingFlags(), PLAIN, None))
     assert (plan.block_size, plan.context) == (32, "full")
 
 

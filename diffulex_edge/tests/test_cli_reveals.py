@@ -38,12 +38,12 @@ from diffulex_edge.tests.conftest import TinyRun
 from diffulex_edge.tests.test_cli_verbs import result
 
 Said = pytest.CaptureFixture[str]
-SPEC = toys.eco().spec
+MODEL = toys.eco()
 
 
 def plan(*words: str) -> Plan:
     """What `infill`, which is greedy by default, makes of flags."""
-    return parse(infill.Flags, ["a ___", *words], prog="infill").decoding.plan(SPEC, None)
+    return parse(infill.Flags, ["a ___", *words], prog="infill").decoding.plan(MODEL, None)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_command_line_of_llama_cpp_gives_the_same_plan_as_ours() -> None:
     ours = "--steps 16 --reveal maskgit_plus --blockwise --block_size 8 --quota even --temperature 0"
     flags: list[Any] = [parse(sample.Flags, words.split(), prog="sample") for words in (theirs, ours)]
     assert flags[0] == flags[1]
-    assert flags[0].blocks.plan(flags[0].decoding, SPEC, None).quota == EvenSplit()
+    assert flags[0].blocks.plan(flags[0].decoding, MODEL, None).quota == EvenSplit()
     assert plan("--diffusion-algorithm", "1", "--diffusion-eps", "0.01").quota == Proportional(Fraction(1, 100))
 
 
@@ -184,5 +184,5 @@ def test_a_wrong_value_of_theirs_is_named(words: list[str], capsys: Said) -> Non
 
 
 def test_the_flags_alone_give_the_plans_own_rule_and_quota() -> None:
-    made = DecodingFlags().plan(SPEC, None)
+    made = DecodingFlags().plan(MODEL, None)
     assert (made.reveal, made.quota) == (Plan().reveal, Plan().quota)

@@ -192,7 +192,7 @@ def test_the_text_beyond_the_block_is_shown_to_the_context() -> None:
     ahead: list[list[list[int]]] = []
 
     class Watching(Tape):
-        def facing(self, beyond: torch.Tensor) -> Tape:
+        def facing(self, beyond: torch.Tensor, at: torch.Tensor | None = None) -> Tape:
             ahead.append(beyond.tolist())
             return super().facing(beyond)
 

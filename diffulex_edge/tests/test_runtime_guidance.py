@@ -163,7 +163,7 @@ class Counting(Tape):
     def open(self, block: Tensor) -> Tensor:
         return torch.cat((torch.full_like(block[:, :1], 7), block[:, 1:]), 1)
 
-    def facing(self, ahead: Tensor) -> Counting:
+    def facing(self, ahead: Tensor, at: Tensor | None = None) -> Counting:
         self.told.append(ahead.tolist())
         return self
 
