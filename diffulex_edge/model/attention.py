@@ -210,11 +210,9 @@ class AttentionDenoiser(nn.Module):
         return h.take_along_dim((spoken - origin)[..., None], 1)
 
     def _opening(self, h: Tensor, length: int, first: Tensor | None) -> Opening:
-        """The first token of the block at `length`, greedily, from the last state (B, L, D) before it."""
-        logits = self.ends.logits(h[:, -1:], None)[:, 0]
-        logits[:, self.spec.mask_id] = -torch.inf
+        """What the last state (B, L, D) before the block at `length` says of the block's first token."""
         begun = torch.ones(len(h), dtype=torch.bool, device=h.device) if first is None else length > first
-        return Opening(logits.argmax(-1), begun, self.spec.mask_id)
+        return Opening(self.ends.logits(h[:, -1:], None)[:, 0], begun, self.spec.mask_id)
 
 
 def contexts(block_length: int | None, limit: int | None = None) -> dict[str, int | None]:

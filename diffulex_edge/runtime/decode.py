@@ -95,7 +95,7 @@ def decode(
             commits += 1
         stop = min(start + plan.block_size, canvas.ids.shape[1])
         context = context.facing(canvas.ids[:, stop:])
-        block, asked, state = context.open(canvas.ids[:, start:stop]), canvas.asked[:, start:stop], None
+        block, asked, state = context.open(canvas.ids[:, start:stop], plan.banned), canvas.asked[:, start:stop], None
         for step in plan.reverse_steps((asked & (block == spec.mask_id)).sum(1), spec):
             hidden = asked & (block == spec.mask_id)
             if not hidden.any():
