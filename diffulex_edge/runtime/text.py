@@ -23,6 +23,9 @@ class Words(Protocol):
     """What is needed of a tokenizer here."""
 
     @property
+    def vocab_size(self) -> int: ...
+
+    @property
     def mask_id(self) -> int: ...
 
     @property
@@ -165,7 +168,10 @@ def infill(
 
 
 def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
-    """The plan, or that of the model, with the ends of the model or else the tokenizer, and its padding banned."""
+    """The plan, or that of the model, with the ends of the model or else the tokenizer.
+
+    Banned are the tokenizer's padding, and the ids of the model that it has no token for.
+    """
     plan = plan or plan_for(denoiser.spec)
     if tokenizer.mask_id != denoiser.spec.mask_id:
         raise UsageError(
@@ -174,7 +180,8 @@ def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
         )
     stop_ids = plan.stop_ids or denoiser.spec.stop_ids or (tokenizer.eos_id,)
     padding = () if tokenizer.pad_id in stop_ids else (tokenizer.pad_id,)  # some families pad with the end of text
-    return replace(plan, stop_ids=stop_ids, banned=(*plan.banned, *padding))
+    beyond = range(tokenizer.vocab_size, denoiser.spec.vocab_size)  # rows that only round a matrix up
+    return replace(plan, stop_ids=stop_ids, banned=(*plan.banned, *padding, *beyond))
 
 
 def prompt_ids(tokenizer: Words, text: str) -> list[int]:
