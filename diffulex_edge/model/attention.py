@@ -57,17 +57,16 @@ class Shifted:
 
 @dataclass(frozen=True)
 class ShiftedInBlock:
-    """State i - 1 of the same block speaks about token i: Fast-dLLM v2, arXiv:2509.26328.
+    """State i - 1 of what is looked at speaks about token i: Fast-dLLM v2, arXiv:2509.26328.
 
-    A block's first token has none: it is decided by the pass that remembers the block before.
+    The first token has none: it is decided by the pass that remembers the block before.
     """
 
-    length: int  # tokens of a block
     behind = 0
     opens = True
 
     def __call__(self, positions: Tensor) -> Tensor:
-        return torch.where(positions % self.length == 0, positions, positions - 1)
+        return (positions - 1).clamp(min=int(positions[0]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import diffulex_edge
+from diffulex_edge.model.base import NONE
 from diffulex_edge.runtime.decode import Finished, decode
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.quota import EvenSplit, OneByOne, Proportional
@@ -168,3 +169,14 @@ def test_what_is_banned_does_not_begin_a_block_either(context: str, tmp_path: Pa
     logits = _next_logits(torch.tensor([PROMPT + second]))
     logits[begins] = -torch.inf
     assert decoded(denoiser, banned)[3] == int(logits.argmax())
+
+
+def test_several_blocks_at_once_are_spoken_of_from_behind_as_well(tmp_path: Path) -> None:
+    denoiser, _ = opened("fast_dllm_v2", tmp_path)
+    model = toys.hub_model(toys.FAMILIES["fast_dllm_v2"], seed=3)
+    ids = canvas(11)
+    context = denoiser(ids[:, :16], denoiser.begin("kv", 1, 32), rows=NONE)[1]
+    with torch.no_grad():
+        told = model(ids, attention_mask=toys.mask_of(8, 32), use_cache=False).logits[:, :-1]
+    mine, _ = denoiser(ids[:, 16:], context)
+    torch.testing.assert_close(mine[:, 1:], told[:, 16:], rtol=0, atol=1e-4)
