@@ -11,6 +11,7 @@ import torch
 
 from diffulex_edge.errors import ResourceError, UsageError
 
+MEMORY = Path("/proc/meminfo")  # where Linux says how much of it is free
 NUMBER_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -59,7 +60,7 @@ def number_type(name: str) -> torch.dtype:
 def need_memory(size_bytes: float, what: str) -> None:
     """Raises ResourceError where so much is not free: what the system has promised but not got ends in a kill."""
     try:
-        known = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        known = dict(line.split(":") for line in MEMORY.read_text().splitlines())
         free = int(known["MemAvailable"].split()[0]) * 1024
     except (OSError, LookupError, ValueError):  # not Linux: the allocator has to say it
         return

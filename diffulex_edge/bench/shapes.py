@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -115,5 +115,17 @@ def write_byte_tokenizer(folder: Path, eos: int, mask: int, size: int = 0) -> No
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
 
 
+def main(words: Sequence[str]) -> int:
+    """Writes the folder that the words ask for, and gives the exit code."""
+    try:
+        if len(words) != 2:
+            raise UsageError(f"two words are needed, a shape ({', '.join(SHAPES)}) and a folder")
+        print(write_shape(words[0], Path(words[1])))
+    except UsageError as error:
+        print("error:", error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
 if __name__ == "__main__":
-    print(write_shape(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(main(sys.argv[1:]))

@@ -57,17 +57,16 @@ class Shifted:
 
 @dataclass(frozen=True)
 class ShiftedInBlock:
-    """State i - 1 of the same block speaks about token i: Fast-dLLM v2, arXiv:2509.26328.
+    """State i - 1 of what is looked at speaks about token i: Fast-dLLM v2, arXiv:2509.26328.
 
-    A block's first token has none: it is decided by the pass that remembers the block before.
+    The first token has none: it is decided by the pass that remembers the block before.
     """
 
-    length: int  # tokens of a block
     behind = 0
     opens = True
 
     def __call__(self, positions: Tensor) -> Tensor:
-        return torch.where(positions % self.length == 0, positions, positions - 1)
+        return (positions - 1).clamp(min=int(positions[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,11 +218,9 @@ class AttentionDenoiser(nn.Module):
         return h.take_along_dim((spoken - origin)[..., None], 1)
 
     def _opening(self, h: Tensor, length: int, first: Tensor | None) -> Opening:
-        """The first token of the block at `length`, greedily, from the last state (B, L, D) before it."""
-        logits = self.ends.logits(h[:, -1:], None)[:, 0]
-        logits[:, self.spec.mask_id] = -torch.inf
+        """What the last state (B, L, D) before the block at `length` says of the block's first token."""
         begun = torch.ones(len(h), dtype=torch.bool, device=h.device) if first is None else length > first
-        return Opening(logits.argmax(-1), begun, self.spec.mask_id)
+        return Opening(self.ends.logits(h[:, -1:], None)[:, 0], begun, self.spec.mask_id)
 
 
 def contexts(block_length: int | None, limit: int | None = None) -> dict[str, int | None]:

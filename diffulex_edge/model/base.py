@@ -7,7 +7,7 @@ N layers  H heads  E width of a head  D width  V vocabulary  M memory slots
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -50,8 +50,11 @@ class Context(Protocol):
     @property
     def aligned(self) -> bool: ...  # blocks must start at multiples of the block size, counted from `first`
 
-    def open(self, block: Tensor) -> Tensor:
-        """Fills in what the context already decides about the coming block (B, L); the identity for most."""
+    def open(self, block: Tensor, banned: Sequence[int] = ()) -> Tensor:
+        """Fills in what the context already decides about the coming block (B, L), with none of the banned ids.
+
+        The identity for most.
+        """
         ...
 
     def facing(self, ahead: Tensor, at: Tensor | None = None) -> Context:

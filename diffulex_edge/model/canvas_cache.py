@@ -7,6 +7,7 @@ block and what lies ahead (`prefix`), against what that first look left of the r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -38,7 +39,7 @@ class CanvasCache:
     def first(self) -> Tensor | None:
         return self.buffers.first
 
-    def open(self, block: Tensor) -> Tensor:
+    def open(self, block: Tensor, banned: Sequence[int] = ()) -> Tensor:
         return block
 
     def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:

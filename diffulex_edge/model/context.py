@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -30,8 +30,8 @@ class FullContext:
     def length(self) -> int:
         return self.prefix.shape[1]
 
-    def open(self, block: Tensor) -> Tensor:
-        return block if self.opening is None else self.opening(block)
+    def open(self, block: Tensor, banned: Sequence[int] = ()) -> Tensor:
+        return block if self.opening is None else self.opening(block, banned)
 
     def opened(self, opening: Opening) -> Self:
         return replace(self, opening=opening)
@@ -86,7 +86,7 @@ class MemoryContext:
     exact = True
     aligned = True
 
-    def open(self, block: Tensor) -> Tensor:
+    def open(self, block: Tensor, banned: Sequence[int] = ()) -> Tensor:
         return block
 
     def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:

@@ -14,7 +14,7 @@ from diffulex_edge.model.qwen import QwenConfig
 class DreamEdgeConfig(QwenConfig):
     """Dream-7B is 152064, 3584, 28 layers, 28 heads, 4, 18944."""
 
-    max_position_embeddings: int = 2048  # tokens it was trained for, whatever config.json promises
+    max_position_embeddings: int = 2048  # tokens it was trained for; its config.json says 131072, and is believed
 
 
 class DreamEdge(AttentionDenoiser):

@@ -24,7 +24,7 @@ class FastdLLMV2Edge(AttentionDenoiser):
     """A Denoiser. Contexts: kv, exact; full. The pass that remembers a block decides how the next begins."""
 
     def __init__(self, config: FastdLLMV2EdgeConfig = FastdLLMV2EdgeConfig()) -> None:
-        super().__init__(*network(sizes(config), ShiftedInBlock(config.bd_size)))
+        super().__init__(*network(sizes(config), ShiftedInBlock()))
         self.config = config
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.files import read_json
+from diffulex_edge.machine import need_memory
 from diffulex_edge.model.families import FAMILIES
 from diffulex_edge.model.published import Place, places, read_fields
 
 PIECE = 1 << 24  # numbers that are copied at a time
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+EMBEDDING = "ends.tokens.weight"
 INDEX = "model.safetensors.index.json"
 
 
@@ -43,11 +45,17 @@ def load_published(folder: Path) -> Any:
     except UsageError as error:
         raise ArtefactError(f"{folder / 'config.json'}: {error}") from None
     files = _tensor_files(folder)
-    dtype = _number_type(files, folder)
+    stored, head = _stored(files), module.PUBLISHED.names.head
+    if sizes.n_layers > len(stored):
+        raise ArtefactError(f"{folder}: {sizes.n_layers} layers, and {len(stored)} tensors in all")
     with torch.device("meta"):
         model = getattr(module, class_name)(config)
+    wanted = places(sizes, module.PUBLISHED.names)
+    _check(model, stored, files, wanted, head, folder)
+    dtype = _number_type(stored)
+    need_memory(sum(p.numel() for p in model.parameters()) * dtype.itemsize, f"{folder}")
     model = model.to(dtype).to_empty(device="cpu")
-    _fill(model, files, places(sizes, module.PUBLISHED.names), module.PUBLISHED.names.head, folder)
+    _fill(model, files, wanted, f"{head}.weight")
     return model.eval().requires_grad_(False)
 
 
@@ -121,42 +129,74 @@ def _opened(path: Path) -> Any:
         raise ArtefactError(f"{path}: not a whole safetensors file: {error}") from None
 
 
-def _number_type(files: Mapping[str, Path], folder: Path) -> torch.dtype:
-    """That of the largest matrices; a tensor of another one is converted."""
-    sizes: dict[torch.dtype, int] = {}
-    for path in set(files.values()):
+class Stored(NamedTuple):
+    """What a file says of a tensor."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+def _stored(files: Mapping[str, Path]) -> dict[str, Stored]:
+    found = {}
+    for path in sorted(set(files.values())):
         with _opened(path) as file:
             for name in file.keys():  # noqa: SIM118
                 piece = file.get_slice(name)
                 dtype = _DTYPES.get(piece.get_dtype())
                 if dtype is None:
                     raise ArtefactError(f"{path}: {name} is of type {piece.get_dtype()}, not of {', '.join(_DTYPES)}")
-                sizes[dtype] = sizes.get(dtype, 0) + _count(piece.get_shape())
-    if not sizes:
-        raise ArtefactError(f"{folder}: its safetensors files hold no tensor")
-    return max(sizes, key=lambda dtype: sizes[dtype])
+                found[name] = Stored(dtype, tuple(piece.get_shape()))
+    return found
 
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
-def _fill(model: nn.Module, files: dict[str, Path], wanted: Mapping[str, Place], head: str, folder: Path) -> None:
-    extra = {name for name in set(files) - set(wanted) if not name.endswith("rotary_emb.inv_freq")}
-    tied = {name for name in extra if name == f"{head}.weight"}  # some tied models store the head all the same
-    faults = [f"missing {name}" for name in sorted(set(wanted) - set(files))]
-    faults += [f"unknown {name}" for name in sorted(extra - tied)]
+def _number_type(stored: Mapping[str, Stored]) -> torch.dtype:
+    """That of the largest matrices; a tensor of another one is converted."""
+    sizes: dict[torch.dtype, int] = {}
+    for tensor in stored.values():
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + _count(tensor.shape)
+    return max(sizes, key=lambda dtype: sizes[dtype])
+
+
+def _check(
+    model: nn.Module,
+    stored: Mapping[str, Stored],
+    files: Mapping[str, Path],
+    wanted: Mapping[str, Place],
+    head: str,
+    folder: Path,
+) -> None:
+    """Raises ArtefactError where a tensor is missing, unknown or of a wrong shape; nothing is read for it."""
+    extra = {name for name in set(stored) - set(wanted) if not name.endswith("rotary_emb.inv_freq")}
+    faults = [f"missing {name}" for name in sorted(set(wanted) - set(stored))]
+    faults += [f"unknown {name}" for name in sorted(extra - {f"{head}.weight"})]
     if faults:
         raise ArtefactError(f"{folder}: {len(faults)} tensors do not fit: {_some(faults)}")
+    parameters = dict(model.named_parameters())
+    shapes = {name: (place.n, *parameters[place.parameter].shape[1:]) for name, place in wanted.items()}
+    if f"{head}.weight" in extra:
+        shapes[f"{head}.weight"] = tuple(parameters[EMBEDDING].shape)
+    for name, shape in shapes.items():
+        if stored[name].shape != shape:
+            raise ArtefactError(
+                f"{files[name]}: {name} is {list(stored[name].shape)}, and config.json wants {list(shape)}"
+            )
+
+
+def _fill(model: nn.Module, files: Mapping[str, Path], wanted: Mapping[str, Place], head: str) -> None:
     parameters = dict(model.named_parameters())
     for name, place in wanted.items():
         target = parameters[place.parameter].data[place.start : place.start + place.n]
         for rows, piece in _pieces(files[name], name, target.shape):
             target[rows].copy_(piece)
-    embedding = parameters["ends.tokens.weight"].data
-    for name in tied:
-        for rows, piece in _pieces(files[name], name, embedding.shape):
-            if not torch.equal(embedding[rows], piece.to(embedding.dtype)):
-                raise ArtefactError(f"{files[name]}: {name} differs from the embedding that it is tied to")
+    if head in wanted or head not in files:
+        return
+    embedding = parameters[EMBEDDING].data  # some tied models store the head all the same
+    for rows, piece in _pieces(files[head], head, embedding.shape):
+        if not torch.equal(embedding[rows], piece.to(embedding.dtype)):
+            raise ArtefactError(f"{files[head]}: {head} differs from the embedding that it is tied to")
 
 
 def _pieces(path: Path, name: str, shape: torch.Size) -> Iterator[tuple[slice, Tensor]]:
@@ -164,11 +204,8 @@ def _pieces(path: Path, name: str, shape: torch.Size) -> Iterator[tuple[slice, T
     step = max(1, PIECE // max(1, _count(shape[1:])))
     for start in range(0, shape[0], step):
         with _opened(path) as file:
-            stored = file.get_slice(name)
-            if list(stored.get_shape()) != list(shape):
-                raise ArtefactError(f"{path}: {name} is {stored.get_shape()}, and config.json wants {list(shape)}")
             rows = slice(start, min(start + step, shape[0]))
-            yield rows, stored[rows]
+            yield rows, file.get_slice(name)[rows]
 
 
 def _count(shape: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -16,14 +17,16 @@ from diffulex_edge.model.base import Context, StepLike
 class Opening:
     """The first token of a block, decided before the block is looked at. Text that the user gave is left alone."""
 
-    token: Tensor  # (B,)
+    logits: Tensor  # (B, V)
     begun: Tensor  # (B,) bool: rows that have text before the block
     mask_id: int
 
-    def __call__(self, block: Tensor) -> Tensor:
-        """The block (B, L) with its first column filled in."""
+    def __call__(self, block: Tensor, banned: Sequence[int]) -> Tensor:
+        """The block (B, L) with its first column filled in, greedily; the mask is banned, named or not."""
+        never = torch.tensor([self.mask_id, *banned], device=block.device)
+        token = self.logits.index_fill(1, never, -torch.inf).argmax(-1)
         fills = self.begun & (block[:, 0] == self.mask_id)
-        return torch.cat((torch.where(fills, self.token, block[:, 0])[:, None], block[:, 1:]), 1)
+        return torch.cat((torch.where(fills, token, block[:, 0])[:, None], block[:, 1:]), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +45,8 @@ class KVContext:
     exact = True
     aligned = True
 
-    def open(self, block: Tensor) -> Tensor:
-        return block if self.opening is None else self.opening(block)
+    def open(self, block: Tensor, banned: Sequence[int] = ()) -> Tensor:
+        return block if self.opening is None else self.opening(block, banned)
 
     def opened(self, opening: Opening | None) -> Self:
         return replace(self, opening=opening)

@@ -108,5 +108,6 @@ PUBLISHED = Published(
             "rope_full_precision",
         }
     ),
+    needed=frozenset({"vocab_size", "d_model", "n_layers", "n_heads", "mlp_hidden_size", "rms_norm_eps", "rope_theta"}),
     code=frozenset({"configuration_llada.LLaDAConfig", "modeling_llada.LLaDAModelLM"}),
 )

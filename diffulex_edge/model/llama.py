@@ -44,6 +44,9 @@ class LlamaSizes:
         for name in ("vocab_size", "width", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff", "max_length"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("eps", "rope_theta"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"{name}={getattr(self, name)} must be above 0 and finite")
         if self.n_heads % self.n_kv_heads:
             raise UsageError(f"{self.n_heads} heads cannot share {self.n_kv_heads} key-value heads evenly")
         if self.head_dim % 2:

@@ -41,6 +41,18 @@ class Published:
     names: TensorNames = TensorNames()
     only: Mapping[str, tuple[Any, ...]]  # field -> values under which the network is ours
     ignored: frozenset[str] = frozenset()  # fields without influence on the logits
+    needed: frozenset[str] = frozenset(  # fields without which the network would be a guess
+        {
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "intermediate_size",
+            "rms_norm_eps",
+            "rope_theta",
+        }
+    )
     code: frozenset[str] = frozenset()  # the family's own classes, as auto_map names them; never run
 
 
@@ -104,6 +116,9 @@ def read_fields(kind: Any, published: Published, values: Mapping[str, Any], sour
         elif name not in known | COMMON | published.ignored:
             raise ArtefactError(f"{source}: the field {name}={value!r} is not known, and may change the network")
     given = {name: value for name, value in found.items() if name in known and value is not None}
+    missing = sorted(published.needed - set(given))
+    if missing:
+        raise ArtefactError(f"{source}: the field {missing[0]} is missing")
     types = get_type_hints(kind)
     for name, value in given.items():
         if not _fits(value, types[name]):

@@ -98,7 +98,7 @@ def decode(
         ahead = canvas.ids[:, stop:]
         read = plan.suffix(ahead != spec.mask_id, plan.seed)
         context = context.facing(ahead[:, read], read)
-        block, asked, state = context.open(canvas.ids[:, start:stop]), canvas.asked[:, start:stop], None
+        block, asked, state = context.open(canvas.ids[:, start:stop], plan.banned), canvas.asked[:, start:stop], None
         for step in plan.reverse_steps((asked & (block == spec.mask_id)).sum(1), spec):
             hidden = asked & (block == spec.mask_id)
             if not hidden.any():

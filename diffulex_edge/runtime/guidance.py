@@ -6,6 +6,7 @@ convention (arXiv:2502.09992). A masked denoiser knows u without having been tra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -35,8 +36,8 @@ class GuidedContext:
     def aligned(self) -> bool:
         return self.inner.aligned
 
-    def open(self, block: Tensor) -> Tensor:
-        return self.inner.open(_twice(block))[: len(block)]
+    def open(self, block: Tensor, banned: Sequence[int] = ()) -> Tensor:
+        return self.inner.open(_twice(block), banned)[: len(block)]
 
     def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:
         return replace(self, inner=self.inner.facing(_twice(ahead), at))

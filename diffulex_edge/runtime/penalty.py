@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -27,8 +28,8 @@ class PenalisedContext:
     def aligned(self) -> bool:
         return self.inner.aligned
 
-    def open(self, block: Tensor) -> Tensor:
-        return self.inner.open(block)
+    def open(self, block: Tensor, banned: Sequence[int] = ()) -> Tensor:
+        return self.inner.open(block, banned)
 
     def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:
         return replace(self, inner=self.inner.facing(ahead, at))

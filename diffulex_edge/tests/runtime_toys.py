@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ class Tape:
     ahead: Tensor | None = None
     exact: bool = True
 
-    def open(self, block: Tensor) -> Tensor:
+    def open(self, block: Tensor, banned: Sequence[int] = ()) -> Tensor:
         return block
 
     def facing(self, ahead: Tensor, at: Tensor | None = None) -> Tape:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.config as dynamo
 
 from diffulex_edge.api import load
 from diffulex_edge.bench.report import steps_table
@@ -65,3 +66,14 @@ def test_a_compiled_step_decodes_the_same_tokens() -> None:
         assert isinstance(ends[0], Finished)
         assert isinstance(ends[1], Finished)
         assert ends[0].tokens == ends[1].tokens
+
+
+@pytest.mark.slow
+def test_a_second_compiled_model_and_a_second_depth_are_compiled_as_well() -> None:
+    block = toys.ids(1, 8)
+    with torch.inference_mode(), dynamo.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for seed in (0, 1):
+            denoiser = toys.randomise(toys.backup(), seed)
+            fast = compiled(denoiser)
+            for depth in (1, 2):
+                torch.testing.assert_close(fast(block, depth=depth)[0], denoiser(block, depth=depth)[0])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import diffulex_edge
 from diffulex_edge.cli.main import main
-from diffulex_edge.errors import ArtefactError
+from diffulex_edge.errors import ArtefactError, ResourceError
 from diffulex_edge.tests import family_toys as toys
 
 SHARD = "model-00002-of-00003.safetensors"
@@ -34,6 +34,16 @@ def resize(folder: Path, **changes: Any) -> None:
     """Of these the fields that the family has."""
     has = json.loads((folder / "config.json").read_text())
     config(folder, **{name: value for name, value in changes.items() if name in has})
+
+
+def drop(folder: Path, *names: str) -> None:
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in values.items() if k not in names}))
+
+
+def hollow(folder: Path) -> None:
+    without(folder, "model.safetensors.index.json")
+    save_file({}, folder / "model.safetensors")
 
 
 def tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -88,6 +98,12 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a config that is no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json"),
     "heads that do not divide": (lambda f: resize(f, num_key_value_heads=3, n_kv_heads=3), "evenly"),
     "a size of none": (lambda f: resize(f, num_hidden_layers=0, n_layers=0), "at least 1"),
+    "heads that nobody counted": (lambda f: drop(f, "num_attention_heads", "n_heads"), "is missing"),
+    "positions that do not turn": (lambda f: config(f, rope_theta=0), "rope_theta"),
+    "norms that divide by nothing": (lambda f: config(f, rms_norm_eps=-1e-6), "eps"),
+    "a vocabulary larger than any memory": (lambda f: resize(f, vocab_size=10**15, embedding_size=10**15), "wants"),
+    "layers without end": (lambda f: resize(f, num_hidden_layers=10**12, n_layers=10**12), "layers"),
+    "a file without tensors": (hollow, "tensors"),
     "another mask": (lambda f: config(f, mask_token_id=5), "mask"),
 }
 
@@ -102,6 +118,15 @@ def test_a_bad_folder_is_refused_by_name_with_exit_code_3(
     message = capsys.readouterr().err
     assert said in message
     assert message.count("\n") == 1
+
+
+def test_weights_that_do_not_fit_into_memory_are_not_tried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffulex_edge import machine
+
+    monkeypatch.setattr(machine, "MEMORY", folder / "meminfo")
+    (folder / "meminfo").write_text("MemAvailable: 9 kB\n")
+    with pytest.raises(ResourceError, match=str(folder)):
+        diffulex_edge.load(folder)
 
 
 def test_code_beside_the_weights_is_never_run(folder: Path, tmp_path: Path) -> None:

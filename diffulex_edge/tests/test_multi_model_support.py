@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from diffulex_edge.bench.shapes import write_byte_tokenizer
 from diffulex_edge.cli.main import main
 from diffulex_edge.tests import family_toys as toys
 
@@ -28,6 +29,15 @@ def test_sample_continues_a_prompt(folder: Path, more: list[str], capsys: pytest
     said = result(capsys, "sample", "--ckpt", str(folder), "--prompt", "hello", "--max_new_tokens", "12", *more)
     assert said["text"].startswith("hello")
     assert 1 <= said["tokens"] <= 12
+
+
+def test_ids_that_the_tokenizer_has_not_are_never_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, family in toys.FAMILIES.items():
+        small = toys.write_folder(tmp_path / name, family, toys.hub_model(family))
+        (small / "config.json").write_text(json.dumps({**family.config, "mask_token_id": 257, "eos_token_id": 256}))
+        write_byte_tokenizer(small, 256, 257)  # of the 300 rows
+        said = result(capsys, "sample", "--ckpt", str(small), "--prompt", "hello", "--max_new_tokens", "48")
+        assert said["tokens"] > 8
 
 
 def test_infill_keeps_what_was_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

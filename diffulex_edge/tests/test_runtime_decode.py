@@ -207,7 +207,7 @@ def test_the_text_beyond_the_block_is_shown_to_the_context() -> None:
 
 def test_what_a_context_has_decided_of_a_block_is_not_asked_for_again() -> None:
     class Opening(Tape):
-        def open(self, block: torch.Tensor) -> torch.Tensor:
+        def open(self, block: torch.Tensor, banned: Sequence[int] = ()) -> torch.Tensor:
             return torch.cat((torch.full_like(block[:, :1], 7), block[:, 1:]), 1)
 
     class Opened(Script):

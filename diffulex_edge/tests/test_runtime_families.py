@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 import diffulex_edge
+from diffulex_edge.model.base import NONE
 from diffulex_edge.runtime.decode import Finished, decode
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.quota import EvenSplit, OneByOne, Proportional
@@ -108,8 +110,7 @@ def test_fast_dllm_v2_takes_the_first_of_a_block_from_the_commit(threshold: floa
     x = canvas(27)
     for start in range(16, 48, 8):
         if x[0, start] == toys.MASK:
-            unshifted = _next_token(tmp_path, x[:, :start])
-            x[0, start] = unshifted
+            x[0, start] = _next_logits(x[:, :start]).argmax()
         while (x[0, start : start + 8] == toys.MASK).any():
             token, confidence = surest(score, x[:, : start + 8], slice(start, start + 8))
             above = confidence > threshold
@@ -120,11 +121,12 @@ def test_fast_dllm_v2_takes_the_first_of_a_block_from_the_commit(threshold: floa
 
 
 @torch.no_grad()
-def _next_token(folder: Path, ids: Tensor) -> int:
+def _next_logits(ids: Tensor) -> Tensor:
+    """What the last state of Fast-dLLM v2 says of the token that follows ids (1, S), but for the mask: (V,)."""
     model = toys.hub_model(toys.FAMILIES["fast_dllm_v2"], seed=3)
-    logits = model(ids, attention_mask=toys.mask_of(8, ids.shape[1]), use_cache=False).logits[0, -1]
+    logits: Tensor = model(ids, attention_mask=toys.mask_of(8, ids.shape[1]), use_cache=False).logits[0, -1]
     logits[toys.MASK] = -torch.inf
-    return int(logits.argmax())
+    return logits
 
 
 @pytest.mark.parametrize("name", ["sdar", "fast_dllm_v2"])
@@ -154,3 +156,27 @@ def test_an_approximate_cache_decodes_and_in_one_step_a_block_exactly(name: str,
     many = decoded(denoiser, Plan(context=kind, block_size=8, steps=4, max_new_tokens=24))
     assert len(many) == 24
     assert toys.MASK not in many
+
+
+@pytest.mark.parametrize("context", ["kv", "full"])
+def test_what_is_banned_does_not_begin_a_block_either(context: str, tmp_path: Path) -> None:
+    denoiser, _ = opened("fast_dllm_v2", tmp_path)
+    plan = Plan(context=context, block_size=8, steps=8, max_new_tokens=11)
+    begins = decoded(denoiser, plan)[3]  # of the block at 24
+    banned = replace(plan, banned=(begins,))
+    assert begins not in decoded(denoiser, banned)
+    second = decoded(denoiser, replace(plan, max_new_tokens=3, banned=(begins,)))
+    logits = _next_logits(torch.tensor([PROMPT + second]))
+    logits[begins] = -torch.inf
+    assert decoded(denoiser, banned)[3] == int(logits.argmax())
+
+
+def test_several_blocks_at_once_are_spoken_of_from_behind_as_well(tmp_path: Path) -> None:
+    denoiser, _ = opened("fast_dllm_v2", tmp_path)
+    model = toys.hub_model(toys.FAMILIES["fast_dllm_v2"], seed=3)
+    ids = canvas(11)
+    context = denoiser(ids[:, :16], denoiser.begin("kv", 1, 32), rows=NONE)[1]
+    with torch.no_grad():
+        told = model(ids, attention_mask=toys.mask_of(8, 32), use_cache=False).logits[:, :-1]
+    mine, _ = denoiser(ids[:, 16:], context)
+    torch.testing.assert_close(mine[:, 1:], told[:, 16:], rtol=0, atol=1e-4)

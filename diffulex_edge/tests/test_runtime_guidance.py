@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -108,7 +108,7 @@ def test_the_tail_of_a_prompt_in_the_first_block_is_prompt_and_stays_it() -> Non
 
 def test_what_a_context_has_decided_of_the_first_block_is_not_prompt() -> None:
     class Opening(Tape):
-        def open(self, block: Tensor) -> Tensor:
+        def open(self, block: Tensor, banned: Sequence[int] = ()) -> Tensor:
             return torch.cat((torch.full_like(block[:, :1], 7), block[:, 1:]), 1)
 
     class Opened(Script):
@@ -160,7 +160,7 @@ class Counting(Tape):
     kept: int = 0
     told: list[list[list[int]]] = field(default_factory=list)
 
-    def open(self, block: Tensor) -> Tensor:
+    def open(self, block: Tensor, banned: Sequence[int] = ()) -> Tensor:
         return torch.cat((torch.full_like(block[:, :1], 7), block[:, 1:]), 1)
 
     def facing(self, ahead: Tensor, at: Tensor | None = None) -> Counting:
