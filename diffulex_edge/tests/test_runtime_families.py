@@ -110,7 +110,7 @@ def test_fast_dllm_v2_takes_the_first_of_a_block_from_the_commit(threshold: floa
     x = canvas(27)
     for start in range(16, 48, 8):
         if x[0, start] == toys.MASK:
-            x[0, start] = _next_logits(x[:, :start]).argmax()
+            x[0, start] = next_logits(x[:, :start]).argmax()
         while (x[0, start : start + 8] == toys.MASK).any():
             token, confidence = surest(score, x[:, : start + 8], slice(start, start + 8))
             above = confidence > threshold
@@ -121,7 +121,7 @@ def test_fast_dllm_v2_takes_the_first_of_a_block_from_the_commit(threshold: floa
 
 
 @torch.no_grad()
-def _next_logits(ids: Tensor) -> Tensor:
+def next_logits(ids: Tensor) -> Tensor:
     """What the last state of Fast-dLLM v2 says of the token that follows ids (1, S), but for the mask: (V,)."""
     model = toys.hub_model(toys.FAMILIES["fast_dllm_v2"], seed=3)
     logits: Tensor = model(ids, attention_mask=toys.mask_of(8, ids.shape[1]), use_cache=False).logits[0, -1]
@@ -166,7 +166,7 @@ def test_what_is_banned_does_not_begin_a_block_either(context: str, tmp_path: Pa
     banned = replace(plan, banned=(begins,))
     assert begins not in decoded(denoiser, banned)
     second = decoded(denoiser, replace(plan, max_new_tokens=3, banned=(begins,)))
-    logits = _next_logits(torch.tensor([PROMPT + second]))
+    logits = next_logits(torch.tensor([PROMPT + second]))
     logits[begins] = -torch.inf
     assert decoded(denoiser, banned)[3] == int(logits.argmax())
 

@@ -18,7 +18,7 @@ from diffulex_edge.runtime.reveal import RevealAbove, RevealInOrder, RevealTop
 from diffulex_edge.runtime.sampler import Categorical, Greedy
 from diffulex_edge.runtime.sub_blocks import SubBlocks
 from diffulex_edge.tests import family_toys, toys
-from diffulex_edge.tests.test_runtime_families import _next_token, canvas, decoded, opened, show, surest
+from diffulex_edge.tests.test_runtime_families import canvas, decoded, next_logits, opened, show, surest
 
 PLANS = {
     "llada": Plan(context="canvas", quota=EvenSplit(), reveal=RevealTop(), block_size=32, steps=32, max_new_tokens=40),
@@ -106,7 +106,7 @@ def test_fast_dllm_v2_shows_all_above_its_threshold_after_the_first_of_the_commi
     x = canvas(27)
     for start in range(16, 48, 8):
         if x[0, start] == family_toys.MASK:
-            x[0, start] = _next_token(tmp_path, x[:, :start])
+            x[0, start] = next_logits(x[:, :start]).argmax()
         while (x[0, start : start + 8] == family_toys.MASK).any():
             token, confidence = surest(score, x[:, : start + 8], slice(start, start + 8))
             above = confidence > 0.9
