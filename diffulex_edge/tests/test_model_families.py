@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 import diffulex_edge
+from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import NONE
+from diffulex_edge.model.layers import attend
 from diffulex_edge.tests import family_toys as toys
 
 pytest.importorskip("transformers", reason="the parity tests compare with the transformers library")
@@ -89,6 +91,34 @@ def test_bf16_stays_bf16(family: toys.Family, tmp_path: Path) -> None:
     logits, _ = denoiser(text())
     assert logits.dtype == torch.bfloat16
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["dual", "prefix"])
+@pytest.mark.parametrize("name", ["llada", "dream"])
+def test_a_cache_of_no_text_at_all_is_looked_at_like_any_other(name: str, kind: str, tmp_path: Path) -> None:
+    denoiser, _ = opened(toys.FAMILIES[name], tmp_path)
+    ids = text()
+    exact, cached = (denoiser.begin(each, 2, LENGTH).facing(ids[:, 8:]) for each in ("canvas", kind))
+    expected, _ = denoiser(ids[:, :8], exact)
+    for _ in range(2):
+        looked, seen = denoiser(ids[:, :8], cached)
+        torch.testing.assert_close(looked, expected, rtol=0, atol=1e-5)
+        cached = cached.refresh(seen, None)
+    with pytest.raises(UsageError, match="do not fit"):
+        denoiser(ids[:, :9], cached)
+
+
+@pytest.mark.parametrize("rows", [1, 10])
+def test_long_texts_are_attended_to_in_pieces_with_the_same_result(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(2, heads, 10, 8, generator=generator) for heads in (4, 2))
+    mask = torch.rand(2, 1, rows, 10, generator=generator) < 0.7
+    mask[..., 0] = True
+    masks = (None, mask)
+    whole = [attend(q, k, k, each) for each in masks]
+    monkeypatch.setattr("diffulex_edge.model.layers.QUERIES", 3)
+    for each, expected in zip(masks, whole, strict=True):
+        torch.testing.assert_close(attend(q, k, k, each), expected)
 
 
 @pytest.mark.parametrize("kind", ["dual", "prefix"])
