@@ -15,6 +15,7 @@ import diffulex_edge
 from diffulex_edge.cli.main import main
 from diffulex_edge.errors import ArtefactError, ResourceError
 from diffulex_edge.model.families import config_class
+from diffulex_edge.model.folder import load_published
 from diffulex_edge.model.llada_edge import LLaDAEdge, LLaDAEdgeConfig
 from diffulex_edge.tests import family_toys as toys
 
@@ -171,9 +172,9 @@ def test_a_mask_id_beyond_a_small_vocabulary_is_its_last_id() -> None:
 
 
 def test_a_large_tensor_is_read_in_pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = diffulex_edge.load(folder)
+    whole = load_published(folder)
     monkeypatch.setattr("diffulex_edge.model.folder.PIECE", 100)  # numbers: two rows of the matrices
-    pieces, _ = diffulex_edge.load(folder)
+    pieces = load_published(folder)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), pieces.parameters(), strict=True))
 
 
@@ -182,14 +183,14 @@ def test_stored_rotary_frequencies_are_no_weights_and_most_numbers_say_the_type(
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     index["weight_map"]["a.rotary_emb.inv_freq"] = SHARD
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    denoiser, _ = diffulex_edge.load(folder)
+    denoiser = load_published(folder)
     assert {p.dtype for p in denoiser.parameters()} == {torch.float32}
 
 
 def test_newer_files_write_theta_among_the_rope_parameters(folder: Path) -> None:
     drop(folder, "rope_theta")
     config(folder, rope_parameters={"rope_type": "default", "rope_theta": 12345.0})
-    denoiser, _ = diffulex_edge.load(folder)
+    denoiser = load_published(folder)
     assert denoiser.facts.rope_theta == 12345.0
 
 
