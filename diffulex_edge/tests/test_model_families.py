@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 import diffulex_edge
+from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import NONE
+from diffulex_edge.model.layers import attend
 from diffulex_edge.tests import family_toys as toys
 
 pytest.importorskip("transformers", reason="the parity tests compare with the transformers library")
@@ -93,6 +95,34 @@ def test_bf16_stays_bf16(family: toys.Family, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["dual", "prefix"])
 @pytest.mark.parametrize("name", ["llada", "dream"])
+def test_a_cache_of_no_text_at_all_is_looked_at_like_any_other(name: str, kind: str, tmp_path: Path) -> None:
+    denoiser, _ = opened(toys.FAMILIES[name], tmp_path)
+    ids = text()
+    exact, cached = (denoiser.begin(each, 2, LENGTH).facing(ids[:, 8:]) for each in ("canvas", kind))
+    expected, _ = denoiser(ids[:, :8], exact)
+    for _ in range(2):
+        looked, seen = denoiser(ids[:, :8], cached)
+        torch.testing.assert_close(looked, expected, rtol=0, atol=1e-5)
+        cached = cached.refresh(seen, None)
+    with pytest.raises(UsageError, match="do not fit"):
+        denoiser(ids[:, :9], cached)
+
+
+@pytest.mark.parametrize("rows", [1, 10])
+def test_long_texts_are_attended_to_in_pieces_with_the_same_result(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(2, heads, 10, 8, generator=generator) for heads in (4, 2))
+    mask = torch.rand(2, 1, rows, 10, generator=generator) < 0.7
+    mask[..., 0] = True
+    masks = (None, mask)
+    whole = [attend(q, k, k, each) for each in masks]
+    monkeypatch.setattr("diffulex_edge.model.layers.QUERIES", 3)
+    for each, expected in zip(masks, whole, strict=True):
+        torch.testing.assert_close(attend(q, k, k, each), expected)
+
+
+@pytest.mark.parametrize("kind", ["dual", "prefix"])
+@pytest.mark.parametrize("name", ["llada", "dream"])
 def test_the_first_look_with_a_cache_is_the_exact_one(name: str, kind: str, tmp_path: Path) -> None:
     denoiser, _ = opened(toys.FAMILIES[name], tmp_path)
     ids = text()
@@ -112,3 +142,31 @@ def test_the_first_look_with_a_cache_is_the_exact_one(name: str, kind: str, tmp_
     true, _ = denoiser(block, exact)
     assert not torch.equal(stale, true)
     assert (stale - true).abs().mean() < (first - true).abs().mean()  # approximate, and closer than not looking again
+
+
+@pytest.mark.parametrize("kind", ["dual", "prefix"])
+def test_a_cache_is_of_all_layers_and_is_made_anew_for_other_text_ahead(kind: str, tmp_path: Path) -> None:
+    denoiser, _ = opened(toys.FAMILIES["llada"], tmp_path)
+    ids = text()
+    start = denoiser(ids[:, :8], denoiser.begin(kind, 2, LENGTH), rows=NONE)[1]
+    exact = denoiser(ids[:, :8], denoiser.begin("canvas", 2, LENGTH), rows=NONE)[1]
+    block, one, other = ids[:, 8:16], ids[:, 16:], ids[:, 16:].flip(1)
+    seen = denoiser(block, start.facing(one), depth=1)[1]  # shallow, and yet all layers are remembered
+    torch.testing.assert_close(denoiser(block, seen)[0], denoiser(block, exact.facing(one))[0], rtol=0, atol=1e-5)
+    again, _ = denoiser(block, seen.facing(other))
+    torch.testing.assert_close(again, denoiser(block, exact.facing(other))[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["kv", "full"])
+def test_a_row_that_begins_with_the_block_is_not_begun_by_the_padding_before_it(kind: str, tmp_path: Path) -> None:
+    denoiser, _ = opened(toys.FAMILIES["fast_dllm_v2"], tmp_path)
+    context = denoiser.begin(kind, 2, LENGTH, torch.tensor([0, 8]))
+    context = denoiser(text()[:, :8], context, rows=NONE)[1]
+    block = context.open(torch.full((2, 8), toys.MASK))
+    assert (block == toys.MASK).sum(1).tolist() == [7, 8]
+
+
+def test_a_block_that_the_cache_has_no_room_for_is_refused(tmp_path: Path) -> None:
+    denoiser, _ = opened(toys.FAMILIES["sdar"], tmp_path)
+    with pytest.raises(UsageError, match="do not fit"):
+        denoiser(text()[:, :8], denoiser.begin("kv", 2, 4))

@@ -14,6 +14,9 @@ from safetensors.torch import load_file, save_file
 import diffulex_edge
 from diffulex_edge.cli.main import main
 from diffulex_edge.errors import ArtefactError, ResourceError
+from diffulex_edge.model.families import config_class
+from diffulex_edge.model.folder import load_published
+from diffulex_edge.model.llada_edge import LLaDAEdge, LLaDAEdgeConfig
 from diffulex_edge.tests import family_toys as toys
 
 SHARD = "model-00002-of-00003.safetensors"
@@ -88,6 +91,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: config(f, rope_parameters={"rope_type": "yarn", "factor": 2}),
         "rope_parameters",
     ),
+    "a sliding window": (lambda f: config(f, use_sliding_window=True), "use_sliding_window"),
+    "layers of another kind": (lambda f: config(f, layer_types=["full_attention", "sliding_attention"]), "layer_types"),
     "sizes that are words": (lambda f: config(f, rms_norm_eps="big"), "config.json"),
     "a shard outside": (
         lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../a.safetensors"}}'),
@@ -157,10 +162,50 @@ def test_generation_config_adds_ends(folder: Path) -> None:
 
 
 def test_a_mask_id_beyond_a_small_vocabulary_is_its_last_id() -> None:
-    from diffulex_edge.model.families import FAMILIES, build, config_class
+    from diffulex_edge.model.families import FAMILIES, build
 
     for name in ("llada", "Dream", "sdar", "Fast_dLLM_Qwen"):
         assert FAMILIES[name]
         denoiser = build(name, config_class(name)(vocab_size=64))
         assert denoiser.spec.mask_id == 63
         assert all(i < 64 for i in denoiser.spec.stop_ids)
+
+
+def test_a_large_tensor_is_read_in_pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load_published(folder)
+    monkeypatch.setattr("diffulex_edge.model.folder.PIECE", 100)  # numbers: two rows of the matrices
+    pieces = load_published(folder)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), pieces.parameters(), strict=True))
+
+
+def test_stored_rotary_frequencies_are_no_weights_and_most_numbers_say_the_type(folder: Path) -> None:
+    tensors(folder, lambda v: v.update({"a.rotary_emb.inv_freq": torch.ones(6, dtype=torch.bfloat16)}))
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    index["weight_map"]["a.rotary_emb.inv_freq"] = SHARD
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    denoiser = load_published(folder)
+    assert {p.dtype for p in denoiser.parameters()} == {torch.float32}
+
+
+def test_newer_files_write_theta_among_the_rope_parameters(folder: Path) -> None:
+    drop(folder, "rope_theta")
+    config(folder, rope_parameters={"rope_type": "default", "rope_theta": 12345.0})
+    denoiser = load_published(folder)
+    assert denoiser.facts.rope_theta == 12345.0
+
+
+@pytest.mark.parametrize(("name", "mask"), [("llada", 126336), ("Dream", 151666), ("sdar", 151669)])
+def test_a_config_without_a_mask_has_the_one_of_its_family(name: str, mask: int) -> None:
+    assert config_class(name)().mask_token_id == mask
+    assert config_class("Fast_dLLM_Qwen")().mask_token_id == 151665
+
+
+def test_llada_may_round_its_embedding_up_share_keys_and_have_biases() -> None:
+    config = LLaDAEdgeConfig(vocab_size=90, embedding_size=96, n_heads=4, n_kv_heads=2, include_qkv_bias=True)
+    denoiser = LLaDAEdge(config)
+    assert denoiser(torch.zeros(1, 3, dtype=torch.long))[0].shape == (1, 3, 96)
+    assert denoiser.spec.vocab_size == 96
+    assert denoiser.spec.mask_id == 95
+    names = dict(denoiser.named_parameters())
+    assert names["layers.0.qkv.weight"].shape == (256 + 2 * 128, 256)
+    assert names["layers.0.qkv.bias"].shape == (256 + 2 * 128,)
