@@ -50,7 +50,7 @@ class EvalConfig:
         None  # mode that generates: full, block or block_frozen; None: block_frozen where it was trained, else block
     )
     steps: int | None = None  # reverse steps a block, when generating; None: the model's own
-    temperature: float = 1.1  # of the generated text; 0: the likeliest token
+    temperature: float = 1.2  # of the generated text; 0: the likeliest token
     top_k: int = 0  # tokens that generating chooses from; 0: all
     top_p: float = 0.9  # probability mass that generating chooses from
     judge_data: Path = Path(

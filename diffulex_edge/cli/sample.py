@@ -29,7 +29,7 @@ class Flags:
     """Continues a prompt."""
 
     model: ModelFlags = ModelFlags()
-    decoding: DecodingFlags = DecodingFlags(temperature=1.1, top_p=0.9)
+    decoding: DecodingFlags = DecodingFlags(temperature=1.2, top_p=0.9)
     blocks: BlockFlags = BlockFlags()
     prompt: str = "एक समय की बात है"  # the text to go on from; - reads standard input
     benchmark_runs: int = 0  # decode so many times more and tell the speed

@@ -56,7 +56,7 @@ def test_no_temperature_is_greedy_whatever_the_other_numbers_say() -> None:
 
 
 def test_sample_draws_and_infill_takes_the_likeliest() -> None:
-    assert sample.Flags().decoding.plan(PLAIN, None).sampler == Categorical(temperature=1.1, top_p=0.9)
+    assert sample.Flags().decoding.plan(PLAIN, None).sampler == Categorical(temperature=1.2, top_p=0.9)
     assert infill.Flags(text="a ___").decoding.plan(PLAIN, None).sampler == Greedy()
 
 
