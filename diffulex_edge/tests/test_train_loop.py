@@ -259,7 +259,6 @@ def test_a_stop_leaves_a_checkpoint_that_the_same_command_goes_on_from(
 
 
 def test_the_second_signal_stops_at_once() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with it ignored
     with signals.Stop() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.asked
