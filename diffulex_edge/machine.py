@@ -16,15 +16,23 @@ NUMBER_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def set_threads(threads: int | None) -> int:
-    """Sets PyTorch's threads: as told, else one a core, but one alone on a busy machine: two wait for each other."""
+    """Sets PyTorch's threads: as told, else one a core or one alone, whichever multiplies matrices faster just now.
+
+    On a busy machine one alone does: two wait for each other. The measurement takes 0.1 s.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads is None:
-        threads = 1 if os.getloadavg()[0] >= cores else cores
+        threads = max((cores, 1), key=_rate_with) if cores > 1 else 1
     most = max(64, 4 * cores)  # far more and the OpenMP runtime brings the process down
     if not 1 <= threads <= most:
         raise UsageError(f"{threads=} must be from 1 to {most}")
     torch.set_num_threads(threads)
     return threads
+
+
+def _rate_with(threads: int) -> float:
+    torch.set_num_threads(threads)
+    return gemm_rate(torch.float32, seconds=0.05)
 
 
 def gemm_rate(dtype: torch.dtype, size: int = 256, seconds: float = 0.02) -> float:

@@ -19,7 +19,7 @@ from diffulex_edge.text.tokenizer import Tokenizer
 class Profile:
     """What decoding does on a kind of machine where no flag says otherwise."""
 
-    threads: int | None  # None: one a core, but one alone on a busy machine
+    threads: int | None  # None: one a core or one alone, as is faster now
     precision: str
     block_size: int  # tokens
     steps: int  # reverse steps a block
@@ -41,7 +41,7 @@ class ModelFlags:
     tokenizer: Path | None = None  # a tokenizer to use instead of the one beside the weights; of the same vocabulary
     model: Literal["primary", "backup"] | None = None  # refuse a checkpoint that is not of this kind
     edge_profile: Literal["phone", "pi", "laptop", "max"] | None = None  # threads, number type, block and steps at once
-    threads: int | None = None  # None: the profile's, else one a core, but one alone on a busy machine
+    threads: int | None = None  # None: the profile's, else one a core or one alone, as is faster now
     precision: Literal["auto", "fp32", "bf16"] | None = None  # None: the profile's, else the weights'; auto measures
     compile: bool = False  # compile the step at its first use, which takes a minute or two
     json: str | None = None  # write the result as JSON to this path; - for standard output

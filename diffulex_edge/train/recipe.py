@@ -111,7 +111,7 @@ class TrainConfig:
     log_interval: int = 10  # steps between lines of the log
     keep: int = 3  # checkpoints kept
     seed: int = 0
-    threads: int | None = None  # None: one a core, but one alone on a busy machine
+    threads: int | None = None  # None: one a core or one alone, as is faster now
     precision: str = "auto"  # auto (measured), fp32 or bf16
     compile: bool = False  # torch.compile the layers
     json: str | None = None  # write the outcome as JSON to this path; - for standard output
