@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from diffulex_edge.bench.environment import environment
+from diffulex_edge.bench.environment import environment, number_type_of
 from diffulex_edge.bench.progress import bar
 from diffulex_edge.bench.statistics import ratio
 from diffulex_edge.errors import UsageError
@@ -63,7 +63,8 @@ def agreement(
                     "forwards_one_by_one": sum(n for _, n in reference),
                 }
             )
-    return {"rows": rows, "blocks": len(prompts), "block_size": size, "environment": environment(torch.float32)}
+    about = environment(number_type_of(denoiser))
+    return {"rows": rows, "blocks": len(prompts), "block_size": size, "environment": about}
 
 
 def _prompts(documents: Sequence[Sequence[int]], config: AgreementConfig) -> list[list[int]]:

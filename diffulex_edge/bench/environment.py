@@ -30,6 +30,12 @@ def environment(dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
+def number_type_of(denoiser: object) -> torch.dtype:
+    """That of the weights; fp32 where there are none."""
+    parameters = denoiser.parameters() if isinstance(denoiser, torch.nn.Module) else iter(())
+    return next((parameter.dtype for parameter in parameters), torch.float32)
+
+
 def cpu_model(proc: Path = _PROC) -> str:
     try:
         lines = (proc / "cpuinfo").read_text().splitlines()

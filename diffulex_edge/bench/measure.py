@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from diffulex_edge.bench import rows, runs, variants
 from diffulex_edge.bench.energy import EnergySource, energy_source
-from diffulex_edge.bench.environment import environment
+from diffulex_edge.bench.environment import environment, number_type_of
 from diffulex_edge.bench.judging import judge_of_data, judge_of_documents
 from diffulex_edge.bench.report import plain
 from diffulex_edge.bench.texts import Texts
@@ -109,7 +107,7 @@ def benchmark(
         "quality_text": "the documents given" if documents else "generated sentences, since no documents were given",
         "judge_trained_on": judge.trained_on,
         "peak_rss_scope": scope,  # run, or the whole process where the kernel keeps no other
-        "environment": environment(_dtype(denoiser)),
+        "environment": environment(number_type_of(denoiser)),
     }
     return plain(result)
 
@@ -131,7 +129,7 @@ def _plan(denoiser: Denoiser, tokenizer: Tokenizer, config: BenchConfig) -> Plan
 
 def _choose(denoiser: Denoiser, plan: Plan, config: BenchConfig) -> tuple[list[Variant], list[Skipped]]:
     """The modes, and the sweeps around the last mode that the model can do."""
-    dtype, equal = _dtype(denoiser), config.equal_tokens_per_step
+    dtype, equal = number_type_of(denoiser), config.equal_tokens_per_step
     name = next((name for name, kind in NUMBER_TYPES.items() if kind == dtype), str(dtype))
     found = list(variants.modes(denoiser, plan, config.modes, name, equal_tokens_per_step=equal))
     able = [each for each in found if isinstance(each, Variant)]
@@ -140,8 +138,3 @@ def _choose(denoiser: Denoiser, plan: Plan, config: BenchConfig) -> tuple[list[V
         for sweep in config.sweeps:
             found += SWEEPS[sweep](sweeper)
     return [each for each in found if isinstance(each, Variant)], [each for each in found if isinstance(each, Skipped)]
-
-
-def _dtype(denoiser: Denoiser) -> torch.dtype:
-    parameters = denoiser.parameters() if isinstance(denoiser, torch.nn.Module) else iter(())
-    return next((parameter.dtype for parameter in parameters), torch.float32)

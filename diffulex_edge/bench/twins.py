@@ -19,12 +19,12 @@ def twin_step(denoiser: AttentionDenoiser, sizes: LlamaSizes, context: Tensor, b
 
     The step's keys are taken out of the cache again, as the library's own decoding of such models does.
     """
-    model = _twin(denoiser, sizes)
     try:
-        from transformers import DynamicCache
+        import transformers
     except ImportError as error:
         raise BackendUnavailable("the comparison needs transformers: pip install transformers") from error
-    cache = DynamicCache(config=model.config)
+    model = _twin(transformers, denoiser, sizes)
+    cache = transformers.DynamicCache(config=model.config)
     length, width = context.shape[1], block.shape[1]
     sees = torch.zeros(1, 1, width, length + width, dtype=next(model.parameters()).dtype)
     positions = torch.arange(length, length + width)[None]
@@ -42,11 +42,7 @@ def twin_step(denoiser: AttentionDenoiser, sizes: LlamaSizes, context: Tensor, b
     return step
 
 
-def _twin(denoiser: AttentionDenoiser, sizes: LlamaSizes) -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise BackendUnavailable("the comparison needs transformers: pip install transformers") from error
+def _twin(transformers: Any, denoiser: AttentionDenoiser, sizes: LlamaSizes) -> Any:
     line = "Qwen3" if sizes.head_norms else "Qwen2" if sizes.qkv_bias else "Llama"
     config = getattr(transformers, f"{line}Config")(
         vocab_size=sizes.vocab_size,

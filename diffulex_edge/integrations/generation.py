@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.runtime.sampler import Sampler, choose_sampler
+from diffulex_edge.runtime.text import before_stop
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # of several the first counts
 
@@ -43,8 +44,7 @@ class Generation:
 
     def cut(self, text: str) -> str:
         """The text up to the earliest stop."""
-        ends = [text.find(stop) for stop in self.until if stop in text]
-        return text[: min(ends)] if ends else text
+        return before_stop(text, self.until)
 
     def ended(self, text: str) -> bool:
         return any(stop in text for stop in self.until)

@@ -80,16 +80,6 @@ class AttentionFacts:
     shift: Shift = Unshifted()
 
 
-class Ends(Protocol):
-    """From ids to the residual stream, and from it to logits."""
-
-    def embed(self, ids: Tensor, t: Tensor | None) -> Tensor: ...
-
-    def logits(self, x: Tensor, rows: Tensor | None) -> Tensor: ...
-
-    def no_logits(self) -> Tensor: ...
-
-
 class Flow(NamedTuple):
     """What goes through the layers."""
 

@@ -8,7 +8,7 @@ block and what lies ahead (`prefix`), against what that first look left of the r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -26,7 +26,7 @@ class CanvasCache:
     prefix: Tensor  # (B, S) ids
     dual: bool  # what lies ahead is not read again either
     warm: bool = False  # a look has read the canvas since the text before the block last grew
-    ahead: Tensor | None = field(default=None)  # (B, R) ids
+    ahead: Tensor | None = None  # (B, R) ids
     ahead_at: Tensor | None = None  # (R,) columns between the block and each of these; None: 0, 1, 2, ...
     exact = False
     aligned = False
