@@ -156,6 +156,8 @@ def kind_of(denoiser: Denoiser, mode: Mode) -> str:
 
 def _absent(denoiser: Denoiser, mode: Mode, parts: Sequence[Window]) -> str:
     """Why a mode cannot be measured; empty where it can."""
+    if denoiser.spec.autoregressive:
+        return "an autoregressive model has no noised blocks"
     kind = kind_of(denoiser, mode)
     if not kind:
         return f"the model has no context {' or '.join(mode.kinds)}; it has {', '.join(denoiser.spec.contexts)}"

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffulex_edge.bench.progress import Advance, quiet
 from diffulex_edge.diffusion.corruption import Corrupted, exact_count, permuted_strata
 from diffulex_edge.diffusion.schedule import Linear, NoiseSchedule
+from diffulex_edge.model.autoregressive import next_token_logits
 from diffulex_edge.model.base import Context, Denoiser
 
 Observe = Callable[[Tensor, Tensor, Tensor], None]  # log-probabilities (n, V), targets (n,), share masked (n,)
@@ -92,7 +93,12 @@ def windows(documents: Sequence[Sequence[int]], size: int) -> list[Window]:
 def nelbo(
     denoiser: Denoiser, parts: Sequence[Window], *, n_samples: int = 4, seed: int = 0, reading: Reading = Reading()
 ) -> Bound:
-    """The bound of each window alone, the whole of it noised: what mode `full` is trained for."""
+    """The bound of each window alone, the whole of it noised: what mode `full` is trained for.
+
+    An autoregressive model's is exact, and one draw is all there is.
+    """
+    if denoiser.spec.autoregressive:
+        return _exact(denoiser, parts, reading)
     generator = torch.Generator().manual_seed(seed)
     nats = np.zeros((len(parts), n_samples))
     for (length, given), members in by_shape(parts).items():
@@ -105,6 +111,26 @@ def nelbo(
             logp = reading.log_probs(denoiser, noised, x[rows], context, given)
             sums.append(-logp.sum(1) / noised.t)
         nats[members] = torch.cat(sums).view(-1, n_samples).numpy()
+    return _bound(nats, parts)
+
+
+def _exact(denoiser: Denoiser, parts: Sequence[Window], reading: Reading) -> Bound:
+    """-log p of each window alone, token after token."""
+    nats = np.zeros((len(parts), 1))
+    for (length, given), members in by_shape(parts).items():
+        for chunk in torch.tensor(members).split(max(1, reading.batch_tokens // (4 * length))):  # all rows have logits
+            x = torch.stack([parts[i].ids for i in chunk.tolist()])
+            logits = next_token_logits(denoiser, x).float()[:, given:]
+            logits[..., denoiser.spec.mask_id] = -torch.inf
+            logp, targets = logits.log_softmax(-1), x[:, given:]
+            nats[chunk.numpy(), 0] = -logp.gather(2, targets[..., None])[..., 0].double().sum(1).numpy()
+            if reading.observe:
+                reading.observe(logp.flatten(0, 1), targets.flatten(), torch.ones(targets.numel()))
+            reading.advance(x.numel())
+    return _bound(nats, parts)
+
+
+def _bound(nats: NDArray[np.float64], parts: Sequence[Window]) -> Bound:
     tokens = np.array([len(part.ids) - part.given for part in parts])
     return Bound(nats, tokens, np.array([part.document for part in parts]))
 

@@ -124,7 +124,8 @@ def _likelihood(
     nats = np.bincount(bound.document, bound.nats.mean(1), len(texts.ids)).astype(np.float64)
     whole = _per_char_and_token(nats, texts, np.ones(len(nats), bool))
     scripts = np.array([document.script for document in texts.documents])
-    draws = bound.nats.std(1, ddof=1) / math.sqrt(config.samples) if config.samples > 1 else np.full(len(parts), np.nan)
+    samples = bound.nats.shape[1]
+    draws = bound.nats.std(1, ddof=1) / math.sqrt(samples) if samples > 1 else np.full(len(parts), np.nan)
     figures = {
         **{name: whole[name] for name in ("bits_per_char", "nelbo_nats_per_token", "stderr")},
         "by_script": {

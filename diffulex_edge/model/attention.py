@@ -117,6 +117,9 @@ class AttentionDenoiser(nn.Module):
     ) -> tuple[Tensor, Context]:
         context = self.begin("full", len(block), 0) if context is None else context
         remembering = rows is not None and not rows.numel()
+        opening = getattr(context, "opening", None)
+        if opening is not None and not opening.fills and not remembering and block.shape[1] == 1:
+            return opening.answer(rows), context
         if isinstance(context, KVContext):
             return self._remember(block, context) if remembering else self._look(block, context, t, depth, rows)
         if isinstance(context, CanvasCache):
@@ -210,7 +213,7 @@ class AttentionDenoiser(nn.Module):
     def _opening(self, h: Tensor, length: int, first: Tensor | None) -> Opening:
         """What the last state (B, L, D) before the block at `length` says of the block's first token."""
         begun = torch.ones(len(h), dtype=torch.bool, device=h.device) if first is None else length > first
-        return Opening(self.ends.logits(h[:, -1:], None)[:, 0], begun, self.spec.mask_id)
+        return Opening(self.ends.logits(h[:, -1:], None)[:, 0], begun, self.spec.mask_id, not self.spec.autoregressive)
 
 
 def contexts(block_length: int | None, limit: int | None = None) -> dict[str, int | None]:

@@ -32,6 +32,7 @@ class DenoiserSpec:
         "linear"  # the noise schedule that they were trained with, by its name in diffusion/schedule.py
     )
     sample_steps: int | None = None  # reverse steps a block that decoding takes by default; None: the plan's own
+    autoregressive: bool = False  # blocks of one token, which the pass that remembers the one before it speaks about
 
 
 class StepLike(Protocol):

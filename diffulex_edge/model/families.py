@@ -16,7 +16,9 @@ FAMILIES = {  # model_type -> module, class, config class
     "sdar": ("diffulex_edge.model.sdar_edge", "SDAREdge", "SDAREdgeConfig"),
     "Fast_dLLM_Qwen": ("diffulex_edge.model.fast_dllm_v2_edge", "FastdLLMV2Edge", "FastdLLMV2EdgeConfig"),
 }
-ALIASES = {"primary": "eco_hybrid", "backup": "transformer"}  # seed 001's names
+# Seed 001's names, and that of their rival.
+ALIASES = {"primary": "eco_hybrid", "backup": "transformer", "causal": "transformer"}
+SETTINGS: dict[str, dict[str, Any]] = {"causal": {"block_length": 1}}  # what an alias says beside the family
 
 
 def family(name: str) -> str:

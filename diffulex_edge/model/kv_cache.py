@@ -20,13 +20,20 @@ class Opening:
     logits: Tensor  # (B, V)
     begun: Tensor  # (B,) bool: rows that have text before the block
     mask_id: int
+    fills: bool = True  # False: it waits to be asked, `answer`
 
     def __call__(self, block: Tensor, banned: Sequence[int]) -> Tensor:
         """The block (B, L) with its first column filled in, greedily; the mask is banned, named or not."""
+        if not self.fills:
+            return block
         never = torch.tensor([self.mask_id, *banned], device=block.device)
         token = self.logits.index_fill(1, never, -torch.inf).argmax(-1)
         fills = self.begun & (block[:, 0] == self.mask_id)
         return torch.cat((torch.where(fills, token, block[:, 0])[:, None], block[:, 1:]), 1)
+
+    def answer(self, rows: Tensor | None) -> Tensor:
+        """The logits of a block of one token, of the rows (B, 1) that are wanted."""
+        return self.logits[:, None] if rows is None else self.logits[:, None][rows]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """The backup: a bidirectional Transformer denoiser (seed 002, section 5), the control that EcoHybrid has to beat.
 
 Rotary positions in place of learned ones, so that a longer text than the training length is not an index error. With a
-`block_length` attention is block-causal on the grid of absolute positions, and a static KV cache is exact.
+`block_length` attention is block-causal on the grid of absolute positions, and a static KV cache is exact. Blocks of
+one token make it the causal Transformer that everybody else runs: state i - 1 speaks about token i.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from typing import Any, Self
 from torch import nn
 
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.attention import AttentionDenoiser, AttentionFacts, Flow, contexts
+from diffulex_edge.model.attention import (
+    AttentionDenoiser,
+    AttentionFacts,
+    Flow,
+    Shift,
+    ShiftedInBlock,
+    Unshifted,
+    contexts,
+)
 from diffulex_edge.model.base import DenoiserSpec
 from diffulex_edge.model.kv_cache import KVLayer
 from diffulex_edge.model.layers import Ends, SwiGLU, attend, heads, merge, norm, rotate, zero_linear
@@ -27,7 +36,7 @@ class TransformerConfig:
     n_heads: int = 8
     head_dim: int = 32
     d_ff: int = 704  # inner width of the gated feed-forward
-    block_length: int | None = None  # tokens; None: every token attends to every other
+    block_length: int | None = None  # tokens; None: every token attends to every other; 1: autoregressive
     timesteps: int | None = None  # None: not conditioned on the noise level
     # The rest is written by the trainer: what the weights were trained to do, and how it is meant to be used.
     trained_modes: tuple[str, ...] = ()
@@ -99,8 +108,10 @@ class TransformerDenoiser(AttentionDenoiser):
             trained_modes=config.trained_modes,
             mask_schedule=config.mask_schedule,
             sample_steps=config.sample_steps,
+            autoregressive=config.block_length == 1,
         )
-        facts = AttentionFacts(spec=spec, n_kv_heads=config.n_heads, head_dim=config.head_dim)
+        shift: Shift = ShiftedInBlock() if spec.autoregressive else Unshifted()
+        facts = AttentionFacts(spec=spec, n_kv_heads=config.n_heads, head_dim=config.head_dim, shift=shift)
         ends = Ends(config.vocab_size, config.d_model, config.timesteps)
         super().__init__(facts, ends, [TransformerLayer(config) for _ in range(config.n_layers)])
         self.config = config

@@ -137,6 +137,8 @@ def _check(plan: Plan, spec: DenoiserSpec, aligned: bool) -> None:
     wrong = [token for token in (*plan.stop_ids, *plan.banned) if token >= spec.vocab_size]
     if wrong:
         raise UsageError(f"the plan names the id {wrong[0]}; the model's vocabulary has {spec.vocab_size} ids")
+    if spec.autoregressive and plan.block_size > 1:
+        raise UsageError(f"block_size={plan.block_size}: an autoregressive model writes one token at a time")
     if aligned and spec.block_length is not None and plan.block_size % spec.block_length:
         raise UsageError(
             f"block_size={plan.block_size} is not a multiple of {spec.block_length}, the block length of the model"

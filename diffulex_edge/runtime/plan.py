@@ -127,8 +127,9 @@ def mode_plan(mode: str, plan: Plan = Plan(), spec: DenoiserSpec | None = None) 
     Or block by block in the context of the name: kv, canvas and its approximate caches.
 
     spec: of the model that is to decode; one that was trained for none of the modes keeps its own context, and a
-    block-causal one its own grid.
+    block-causal one its own grid. An autoregressive one writes one token at a time in any mode.
     """
     if mode not in MODES:
         raise UsageError(f"mode {mode!r} is not one of {', '.join(MODES)}")
-    return MODES[mode](plan, spec)
+    fitted = MODES[mode](plan, spec)
+    return replace(fitted, block_size=1, steps=1) if spec is not None and spec.autoregressive else fitted

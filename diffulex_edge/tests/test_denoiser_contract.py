@@ -17,6 +17,7 @@ DENOISERS: dict[str, Callable[[], Any]] = {
     "eco_hybrid without local attention": lambda: toys.eco(local_attn_layers=()),
     "transformer": toys.backup,
     "block-causal transformer": lambda: toys.backup(block_length=8),
+    "causal transformer": lambda: toys.backup(block_length=1),
 }
 KINDS = [(name, kind) for name, make in DENOISERS.items() for kind in make().spec.contexts]
 

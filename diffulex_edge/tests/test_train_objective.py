@@ -19,7 +19,7 @@ def moment(progress: float = 0.9, seed: int = 0) -> Moment:
 
 
 def objective(**changes: object) -> Objective:
-    return Objective(replace(CONFIG, **changes), None, has_memory=True)  # type: ignore[arg-type]
+    return Objective(replace(CONFIG, **changes), None, toys.eco().spec)  # type: ignore[arg-type]
 
 
 def test_rows_are_allotted_by_their_shares_on_average() -> None:
@@ -38,7 +38,7 @@ def test_the_run_begins_with_full_denoising_alone() -> None:
 
 
 def test_a_model_without_memory_is_never_asked_for_it() -> None:
-    o = Objective(CONFIG, None, has_memory=False)
+    o = Objective(CONFIG, None, toys.backup().spec)
     assert all(o._allot(8, moment(seed=seed))[3] == 0 for seed in range(20))
     assert o.trained_modes == ("full", "block")
 
@@ -94,7 +94,7 @@ def test_the_loss_of_full_denoising_is_an_unbiased_nelbo_of_a_uniform_model() ->
 
 def test_the_seeds_objective_runs_with_discrete_times() -> None:
     model = toys.eco(timesteps=8).requires_grad_(True)
-    o = Objective(replace(CONFIG, mask_schedule="cosine", full_only=0.0), 8, has_memory=True)
+    o = Objective(replace(CONFIG, mask_schedule="cosine", full_only=0.0), 8, model.spec)
     parts = o(model, toys.ids(8, 32), moment())
     assert all(torch.isfinite(loss) for loss, _ in parts)
     torch.stack([loss for loss, _ in parts]).sum().backward()

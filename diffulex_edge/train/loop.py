@@ -101,7 +101,7 @@ def start(config: TrainConfig) -> Run:
     )
     _need_memory(family(config.model), recipe)
     model = build(family(config.model), recipe.model)
-    objective = Objective(recipe.objective, recipe.model.timesteps, has_memory="memory" in model.spec.contexts)
+    objective = Objective(recipe.objective, recipe.model.timesteps, model.spec)
     if held is None:
         _initial_weights(model, config, batches)
     dtype = machine.number_type(config.precision)

@@ -17,7 +17,8 @@ from diffulex_edge.diffusion.corruption import Corrupted, corrupt, discrete_time
 from diffulex_edge.diffusion.loss import masked_loss, mean_weight, nelbo_weight
 from diffulex_edge.diffusion.schedule import SCHEDULES, NoiseSchedule
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.base import NONE, Denoiser
+from diffulex_edge.model.autoregressive import next_token_logits
+from diffulex_edge.model.base import NONE, Denoiser, DenoiserSpec
 from diffulex_edge.model.context import LayerMemory, MemoryContext, join
 
 
@@ -37,7 +38,9 @@ class ObjectiveConfig:
     own_context: float = (
         0.25  # of the rows, in the last fifth of the steps: memory is written from the model's own tokens
     )
-    shallow: float = 0.15  # of the rows of mode full: an early exit at a random depth, in the noisier half
+    shallow: float = (
+        0.15  # of full rows, and of the steps of frozen ones: an exit at a random depth, where noise is high
+    )
     shallow_weight: float = 0.3  # of the loss at an early exit
     min_depth: int = 2  # layers; the earliest exit that is trained
 
@@ -75,18 +78,22 @@ Task = Callable[[Denoiser, Tensor, Moment], tuple[Tensor, int]]  # -> (summed lo
 class Objective:
     """Calls a denoiser on a batch x (B, T) and gives the summed loss and the number of maskable tokens."""
 
-    def __init__(self, config: ObjectiveConfig, timesteps: int | None, has_memory: bool) -> None:
-        self.config, self.timesteps = config, timesteps
+    def __init__(self, config: ObjectiveConfig, timesteps: int | None, spec: DenoiserSpec) -> None:
+        self.config, self.timesteps, self.spec = config, timesteps, spec
         self.schedule, self.weight = OBJECTIVES[config.mask_schedule]
-        self.frozen_share = config.frozen_share if has_memory else 0.0
+        self.frozen_share = config.frozen_share if "memory" in spec.contexts else 0.0
 
     @property
     def trained_modes(self) -> tuple[str, ...]:
+        if self.spec.autoregressive:
+            return ()
         shares = {"full": self.config.full_share, "block": self.config.block_share, "block_frozen": self.frozen_share}
         return tuple(mode for mode, share in shares.items() if share)
 
     def __call__(self, model: Denoiser, x: Tensor, moment: Moment) -> list[tuple[Tensor, int]]:
         """One (loss, maskable tokens) for each part of the batch; the caller divides by the tokens of the window."""
+        if self.spec.autoregressive:
+            return [self._next_token(model, x)]
         parts = []
         for task, rows in zip(self._tasks(), self._allot(len(x), moment), strict=True):
             if rows:
@@ -118,6 +125,11 @@ class Objective:
     def _loss(self, logits: Tensor, x: Tensor, noised: Corrupted, mask_id: int) -> Tensor:
         return masked_loss(logits, x[noised.masked], self.weight(noised, self.schedule), mask_id)
 
+    def _next_token(self, model: Denoiser, x: Tensor) -> tuple[Tensor, int]:
+        """The NELBO of blocks of one token: every token given all before it, of weight 1."""
+        logits = next_token_logits(model, x).flatten(0, 1)
+        return masked_loss(logits, x.flatten(), logits.new_ones(len(logits)), model.spec.mask_id), x.numel()
+
     def _full(self, model: Denoiser, x: Tensor, moment: Moment) -> tuple[Tensor, int]:
         mask_id, g = model.spec.mask_id, moment.generator
         noised = self._noise(x, self._times(len(x), g), mask_id, g)
@@ -126,11 +138,9 @@ class Objective:
 
     def _shallow(self, model: Denoiser, x: Tensor, moment: Moment) -> tuple[Tensor, int]:
         """LayerSkip, arXiv:2404.16710: early exits share the final norm and head; only where noise is high."""
-        mask_id, g, n_layers = model.spec.mask_id, moment.generator, model.spec.n_layers
-        low = min(self.config.min_depth, n_layers)
-        depth = int(torch.randint(low, n_layers + 1, (1,), generator=g))
+        mask_id, g = model.spec.mask_id, moment.generator
         noised = self._noise(x, 0.5 + 0.5 * self._times(len(x), g), mask_id, g)
-        logits, _ = model(noised.xt, t=noised.t, rows=noised.masked, depth=depth)
+        logits, _ = model(noised.xt, t=noised.t, rows=noised.masked, depth=self._depth(model, g))
         return self._loss(logits, x, noised, mask_id) * self.config.shallow_weight, x.numel()
 
     def _block(self, model: Denoiser, x: Tensor, moment: Moment) -> tuple[Tensor, int]:
@@ -163,10 +173,18 @@ class Objective:
                 assert isinstance(seen, MemoryContext)
                 context = seen
         flat = blocks.flatten(0, 1)  # (b K, L)
-        noised = self._noise(flat, self._times(len(flat), g), mask_id, g)
+        exits = bool(torch.rand(1, generator=g) < c.shallow)
+        times = self._times(len(flat), g)
+        noised = self._noise(flat, 0.5 + 0.5 * times if exits else times, mask_id, g)
         folded = forget(join(contexts), start, c.forget_bank, c.forget_halo, g)
-        logits, _ = model(noised.xt, folded, t=noised.t, rows=noised.masked)
-        return self._loss(logits, flat, noised, mask_id), flat.numel()
+        depth = self._depth(model, g) if exits else None
+        logits, _ = model(noised.xt, folded, t=noised.t, rows=noised.masked, depth=depth)
+        weight = c.shallow_weight if exits else 1.0
+        return self._loss(logits, flat, noised, mask_id) * weight, flat.numel()
+
+    def _depth(self, model: Denoiser, generator: torch.Generator) -> int:
+        low = min(self.config.min_depth, model.spec.n_layers)
+        return int(torch.randint(low, model.spec.n_layers + 1, (1,), generator=generator))
 
     @torch.no_grad()
     def _own(self, model: Denoiser, block: Tensor, context: MemoryContext, moment: Moment) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.eco_hybrid import EcoHybridConfig
-from diffulex_edge.model.families import ALIASES, config_class
+from diffulex_edge.model.families import ALIASES, SETTINGS, config_class
 from diffulex_edge.train.objective import ObjectiveConfig
 from diffulex_edge.train.optim import OptimConfig
 
@@ -57,12 +57,19 @@ def maximal() -> Recipe:
     return Recipe(model=model, seq_len=512, batch_size=4, grad_accum=8)
 
 
+_LESSONS = ("edgeai_lessons", "azd_lessons", "iot_lessons", "security_lessons")
+_HINDI = {"roman": 2.0, "mixed": 2.0, **dict.fromkeys(_LESSONS, 0.75)}
+
+
 def aria_hindi_tiny() -> Recipe:
     """The model that ships. Roman and mixed text twice an epoch, the machine-translated lessons three times in four."""
-    lessons = ("edgeai_lessons", "azd_lessons", "iot_lessons", "security_lessons")
-    return replace(
-        laptop(), batch_size=24, max_steps=4000, repeats={"roman": 2.0, "mixed": 2.0, **dict.fromkeys(lessons, 0.75)}
-    )
+    return replace(laptop(), batch_size=24, max_steps=4000, repeats=_HINDI)
+
+
+def matched() -> Recipe:
+    """4 M parameters and 15 M tokens of the same text: what `bench --suite seeds` compares the families at."""
+    model = EcoHybridConfig(d_model=192, n_layers=6, head_dim=24, d_ff=384, local_attn_layers=(2, 4))
+    return Recipe(model=model, batch_size=24, max_steps=2450, repeats=_HINDI)
 
 
 def demo() -> Recipe:
@@ -72,7 +79,12 @@ def demo() -> Recipe:
 
 
 EDGE_PROFILES: dict[str, Callable[[], Recipe]] = {"phone": phone, "pi": pi, "laptop": laptop, "max": maximal}
-RECIPES: dict[str, Callable[[], Recipe]] = {**EDGE_PROFILES, "aria-hindi-tiny": aria_hindi_tiny, "demo": demo}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    **EDGE_PROFILES,
+    "aria-hindi-tiny": aria_hindi_tiny,
+    "matched": matched,
+    "demo": demo,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +95,7 @@ class TrainConfig:
     output_dir: Path = Path(
         "checkpoints/eco_hybrid_hi"
     )  # the run: checkpoints and log.jsonl; an unfinished run there goes on
-    model: str = "primary"  # primary (EcoHybrid) or backup (bidirectional Transformer of the same number of parameters)
+    model: str = "primary"  # primary (EcoHybrid); of as many parameters backup (bidirectional Transformer), or causal
     recipe: str | None = None  # aria-hindi-tiny, demo, or an edge profile; laptop where neither is given
     edge_profile: str | None = None  # phone, pi, laptop or max: the size of the model and of the batch
     init: str | None = None  # start from the weights of this run, checkpoint or shipped model
@@ -140,7 +152,8 @@ def resolve(config: TrainConfig, *, vocab_size: int, mask_id: int) -> Recipe:
     model = replace(recipe.model, vocab_size=vocab_size, mask_id=mask_id, local_attn_layers=kept, **flags)
     if config.d_model or config.n_heads:
         model = replace(model, head_dim=max(1, model.d_model // model.n_heads))
-    model = config_class(config.model).matched(model, d_ff=config.d_ff)
+    sized = config_class(config.model).matched(model, d_ff=config.d_ff)
+    model = replace(sized, **SETTINGS.get(config.model, {}))
     return replace(
         recipe,
         model=model,
