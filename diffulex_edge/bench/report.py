@@ -130,6 +130,14 @@ def agreement_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def verdict_table(result: Mapping[str, Any]) -> Table:
+    """Seed 002's rules, what was measured, and what follows."""
+    table = _table(f"Verdict: {result['verdict']}", "rule", "measured", "limit", "holds")
+    for rule in result["rules"]:
+        table.add_row(rule["rule"], number(rule["value"]), str(rule["limit"]), "yes" if rule["holds"] else "no")
+    return table
+
+
 def training_table(result: Mapping[str, Any]) -> Table:
     table = _table("Training", "number type", "best product GFLOP/s", "share that a step reaches")
     for name, rate in result["gemm_gflops_per_s"].items():

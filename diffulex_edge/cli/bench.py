@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from diffulex_edge.bench.agreement import AgreementConfig, agreement
-from diffulex_edge.bench.flops import TrainingBenchConfig
-from diffulex_edge.bench.measure import BenchConfig, benchmark
+from diffulex_edge.bench.agreement import agreement
+from diffulex_edge.bench.measure import benchmark
 from diffulex_edge.bench.report import agreement_table, bench_table, picture_format, plot, steps_table, training_table
-from diffulex_edge.bench.steps import StepBenchConfig, benchmark_steps
+from diffulex_edge.bench.steps import benchmark_steps
 from diffulex_edge.bench.training import benchmark_recipe
-from diffulex_edge.cli.flags import ModelFlags
+from diffulex_edge.cli.bench_flags import Flags
 from diffulex_edge.cli.parse import console
+from diffulex_edge.cli.suite import run_suite, run_verdict
 from diffulex_edge.runtime.text import text_plan
 from diffulex_edge.text.corpus import read_documents
 from diffulex_edge.train.recipe import TrainConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flags:
-    """Measures decoding, mode against mode, speed and quality in one table; or a training step, or a denoise step."""
-
-    model: ModelFlags = ModelFlags()
-    config: BenchConfig = BenchConfig()
-    data: tuple[Path, ...] = ()  # documents that the quality is measured on; none: generated sentences
-    plot: Path | None = None  # draw quality against speed into this .svg or .png
-    train: bool = False  # measure training instead: the share of the best matrix product that a step reaches
-    recipe: str | None = TrainConfig.recipe  # what --train trains
-    data_dir: Path = TrainConfig.data_dir  # prepared data that --train reads
-    training: TrainingBenchConfig = TrainingBenchConfig()
-    step: bool = False  # measure one denoise step instead, over the floor of its arithmetic and its weights
-    denoising: StepBenchConfig = StepBenchConfig()
-    agreement: bool = False  # compare what thresholds write with what one token a step writes, on --data
-    few: AgreementConfig = AgreementConfig()
-
-    @property
-    def json(self) -> str | None:
-        return self.model.json
-
-
 def run(flags: Flags) -> dict[str, Any]:
-    chosen = ((flags.train, _training), (flags.step, _step), (flags.agreement, _agreement), (True, _decoding))
-    return next(measure for wanted, measure in chosen if wanted)(flags)
+    chosen = {_training: flags.train, _step: flags.step, _agreement: flags.agreement, _suite: flags.suite}
+    return next((measure for measure, wanted in chosen.items() if wanted), _verdict if flags.verdict else _decoding)(
+        flags
+    )
+
+
+def _suite(flags: Flags) -> dict[str, Any]:
+    return run_suite(flags.experiments, flags.data_dir, flags.data, flags.json)
+
+
+def _verdict(flags: Flags) -> dict[str, Any]:
+    return run_verdict(flags.experiments, flags.json)
 
 
 def _decoding(flags: Flags) -> dict[str, Any]:

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "hub": {"text", "model"},
     "api": {"text", "model", "hub"},
     "integrations": {"diffusion", "text", "model", "runtime", "bench", "api"},
+    "suite": {"text", "diffusion", "model", "runtime", "train", "bench", "api"},
     "doctor": {"api", "bench"},
     "__init__": {"api", "runtime"},
 }

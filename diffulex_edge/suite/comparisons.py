@@ -1,0 +1,134 @@
+"""Rows that compare: models and plans decode the same prompts in turn, and each gets its speed and its quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from diffulex_edge.bench import rows, runs
+from diffulex_edge.bench.contexts import context_bytes
+from diffulex_edge.bench.energy import energy_source
+from diffulex_edge.bench.variants import NUMBERS, Skipped, Variant, fit
+from diffulex_edge.errors import BackendUnavailable
+from diffulex_edge.machine import set_threads
+from diffulex_edge.runtime.depth import DepthSchedule, LinearDepth
+from diffulex_edge.runtime.plan import plan_for
+from diffulex_edge.runtime.reveal import Reveal, RevealTop
+from diffulex_edge.runtime.text import prompt_ids, text_plan
+from diffulex_edge.suite.frontier import frontier
+from diffulex_edge.suite.workplace import Workplace
+
+UNIT = 32  # tokens that `steps` are counted for, in blocks of any size
+PROMPTS = ("मैं कल बाज़ार गया था", "mai kal bazaar gaya tha")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entrant:
+    """One side of a comparison: a model, a mode, and what its plan says beside."""
+
+    title: str
+    model: str
+    mode: str = "block_frozen"
+    number_type: str = "fp32"
+    steps: int = 12  # for every 32 tokens, whatever the block size
+    block_size: int = 32  # tokens
+    depth: DepthSchedule = LinearDepth()
+    reveal: Reveal = RevealTop()
+
+    def settings(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value if isinstance(value, str | int) else repr(value) for name, value in values.items()}
+
+    def variant(self, place: Workplace, new_tokens: int) -> Variant:
+        """Never ends a text early, so that all sides write as many tokens."""
+        denoiser, tokenizer = place.model(self.model)
+        denoiser = NUMBERS[self.number_type](denoiser) if self.number_type != "fp32" else denoiser
+        plan = plan_for(
+            denoiser.spec,
+            max_new_tokens=new_tokens,
+            block_size=self.block_size,
+            steps=self.steps,
+            depth=self.depth,
+            reveal=self.reveal,
+            banned=(tokenizer.eos_id,),
+        )
+        plan = text_plan(denoiser, tokenizer, plan)
+        fitted = fit(self.mode, plan, denoiser.spec, equal_tokens_per_step=True, unit=UNIT)
+        return Variant(self.title, self.mode, denoiser, fitted, self.block_size, self.number_type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Sides in turn, A B A B, on one thread. The first is the baseline that ratios refer to."""
+
+    name: str
+    entrants: tuple[Entrant, ...]
+    new_tokens: int = 256
+    rounds: int = 3
+    slowest_run: float = 400.0  # seconds; a side that takes longer in its warm-up is left out, and named
+    script: str | None = None  # of the documents that sampled text goes on from; None: all
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(entrant.model for entrant in self.entrants))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "entrants": [entrant.settings() for entrant in self.entrants],
+            "new_tokens": self.new_tokens,
+            "rounds": self.rounds,
+            "slowest_run": self.slowest_run,
+            "script": self.script,
+        }
+
+    def ready(self, place: Workplace) -> bool:
+        return True
+
+    def run(self, place: Workplace) -> dict[str, Any]:
+        set_threads(1)
+        chosen, skipped = self._variants(place)
+        tokenizer = place.model(self.entrants[0].model)[1]
+        prompts = [prompt_ids(tokenizer, text) for text in PROMPTS]
+        chosen, slow = runs.warm_up(chosen, prompts[0], 1, self.slowest_run)
+        energy = energy_source()
+        measured, scope = runs.interleaved(chosen, prompts, self.rounds, energy)
+        quality = place.quality(tokenizer)
+        table = []
+        for variant in chosen:
+            row = rows.row(variant, measured[variant.name], measured[chosen[0].name], quality)
+            size = context_bytes(variant.denoiser, variant.plan.context, self.new_tokens, variant.plan.block_size)
+            about = {"model": self._entrant(variant).model, "context_bytes": size}
+            table.append({**row, **about, "sampled": self._sampled(place, variant)})
+        return {
+            "baseline": chosen[0].name,
+            "rows": table,
+            "skipped": [{"name": each.name, "reason": each.reason} for each in (*skipped, *slow)],
+            "energy_source": energy.name,
+            "peak_rss_scope": scope,
+            "judge_trained_on": quality.judge.trained_on,
+        }
+
+    def _entrant(self, variant: Variant) -> Entrant:
+        return next(entrant for entrant in self.entrants if entrant.title == variant.name)
+
+    def _variants(self, place: Workplace) -> tuple[list[Variant], list[Skipped]]:
+        chosen: list[Variant] = []
+        skipped: list[Skipped] = []
+        for entrant in self.entrants:
+            try:
+                chosen.append(entrant.variant(place, self.new_tokens))
+            except BackendUnavailable as error:
+                skipped.append(Skipped(entrant.title, str(error)))
+        return chosen, skipped
+
+    def _sampled(self, place: Workplace, variant: Variant) -> dict[str, Any]:
+        """The same for all rows of the suite that have this side, so measured once in a process."""
+        entrant = self._entrant(variant)
+        key = replace(entrant, title=""), self.script
+        if key not in place.judged:
+            tokenizer = place.model(entrant.model)[1]
+            short = text_plan(variant.denoiser, tokenizer, replace(entrant.variant(place, 64).plan, banned=()))
+            prompts = place.prompts(tokenizer, self.script)
+            place.judged[key] = frontier(variant.denoiser, tokenizer, prompts, short, place.judge(tokenizer))
+        return place.judged[key]

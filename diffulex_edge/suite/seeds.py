@@ -1,0 +1,89 @@
+"""The suite `seeds`: the experiments that seeds 000 and 002 ask for, and the comparisons that their verdict needs.
+
+One table of jobs, models first. EcoHybrid is `eco`, the bidirectional Transformer denoiser `transformer`, the
+autoregressive one `causal`; all of as many parameters, trained on the same tokens in the same order.
+"""
+
+from __future__ import annotations
+
+from diffulex_edge.runtime.depth import ConstantDepth, DepthSchedule, LinearDepth, SandwichDepth
+from diffulex_edge.runtime.reveal import RevealAbove
+from diffulex_edge.suite.comparisons import Comparison, Entrant
+from diffulex_edge.suite.jobs import Job
+from diffulex_edge.suite.trainings import Likelihood, Training
+from diffulex_edge.suite.workplace import SuiteConfig
+from diffulex_edge.train.recipe import RECIPES
+
+SEEDS = (0, 1, 2)
+FAMILIES = {"eco": "primary", "transformer": "backup", "causal": "causal"}
+SLOTS = (8, 32)  # beside the recipe's own
+LENGTHS = (256, 512, 1024, 2048, 4096)
+ECO, TRANSFORMER, CAUSAL = "eco-s0", "transformer-s0", "causal-s0"
+BASELINE, CHALLENGER, RIVAL = "transformer, prefix cache", "eco, block_frozen", "causal, kv cache"
+
+
+def jobs(config: SuiteConfig) -> list[Job]:
+    """All rows of the suite, in an order in which each has what it needs."""
+    models = trainings(config)
+    return [*models, *(Likelihood(model.name) for model in models), *comparisons(config)]
+
+
+def trainings(config: SuiteConfig) -> list[Training]:
+    recipe = config.suite_recipe
+    steps = config.suite_steps or RECIPES[recipe]().max_steps
+    found = [
+        Training(f"{name}-s{seed}", recipe, steps, model, seed) for seed in SEEDS for name, model in FAMILIES.items()
+    ]
+    return found + [Training(f"eco-m{m}-s0", recipe, steps, changes={"memory_slots": m}) for m in SLOTS]
+
+
+def comparisons(config: SuiteConfig) -> list[Comparison]:
+    """Around one setting: mode block_frozen, 12 steps for each block of 32 tokens, fp32, all layers."""
+    plain = Entrant(title="block_frozen", model=ECO)
+    rows = {
+        "modes": (_eco("block", mode="block"), _eco("full", mode="full"), plain),
+        "steps": tuple(_eco(f"{steps} steps", steps=steps) for steps in (12, 4, 6, 8, 16)),
+        "block-size": tuple(_eco(f"blocks of {size}", block_size=size) for size in (32, 64, 96)),
+        "number-type": tuple(_eco(name, number_type=name) for name in ("fp32", "bf16", "int8")),
+        "depth": (_eco("all layers"), *(_eco(title, depth=depth) for title, depth in depths().items())),
+        "confidence-stop": (
+            _eco("no confidence_stop"),
+            *(_eco(f"confidence_stop {p}", reveal=RevealAbove(p)) for p in (0.95, 0.98, 0.99)),
+        ),
+        "slots": (_eco("16 slots"), *(Entrant(title=f"{m} slots", model=f"eco-m{m}-s0") for m in SLOTS)),
+    }
+    found = [Comparison(name=name, entrants=sides, rounds=config.suite_rounds) for name, sides in rows.items()]
+    found += [
+        Comparison(name=f"script-{script}", entrants=_rivals(), script=script, rounds=config.suite_rounds)
+        for script in ("devanagari", "roman", "mixed")
+    ]
+    return found + [_length(n, config) for n in LENGTHS]
+
+
+def depths() -> dict[str, DepthSchedule]:
+    schedules = {"linear": LinearDepth, "sandwich": SandwichDepth, "constant": ConstantDepth}
+    return {f"{name} from {least} layers": make(least) for name, make in schedules.items() for least in (2, 4)}
+
+
+def _eco(title: str, **settings: object) -> Entrant:
+    return Entrant(title=title, model=ECO, **settings)  # type: ignore[arg-type]
+
+
+def _rivals(steps: int = 12) -> tuple[Entrant, ...]:
+    """The Transformer denoiser with its prefix cache first: it is what the verdict compares with."""
+    return (
+        Entrant(title=BASELINE, model=TRANSFORMER, mode="prefix", steps=steps),
+        Entrant(title=CHALLENGER, model=ECO, steps=steps),
+        Entrant(title=RIVAL, model=CAUSAL, mode="kv"),
+    )
+
+
+def _length(new_tokens: int, config: SuiteConfig) -> Comparison:
+    """8 tokens a step for all, so that modes without a cache end in minutes; and the steps that quality asks for."""
+    own = (_eco("eco, block", mode="block", steps=4), _eco("eco, full", mode="full", steps=4))
+    better = tuple(_eco(f"{CHALLENGER}, {steps} steps", steps=steps) for steps in (8, 12))
+    sides = (*_rivals(4), *own, *better)
+    rounds = config.suite_rounds if new_tokens <= 512 else 1
+    return Comparison(
+        name=f"length-{new_tokens}", entrants=sides, new_tokens=new_tokens, rounds=rounds, slowest_run=120.0
+    )
