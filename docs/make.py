@@ -1,4 +1,4 @@
-"""Writes what documents repeat of the code: docs/cli.md from `--help`, the tree of ARCHITECTURE.md from the files."""
+"""Writes what documents repeat: docs/cli.md of `--help`, docs/results.md of docs/results/, ARCHITECTURE.md's tree."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from pathlib import Path
 from diffulex_edge.cli.aliases import ALGORITHMS, ALIASES
 from diffulex_edge.cli.main import main
 from diffulex_edge.cli.verbs import VERBS, usage
+from diffulex_edge.suite.jobs import Results
+from diffulex_edge.suite.page import page as results_page
+from diffulex_edge.suite.plots import draw
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI_HEAD = """# Command line
@@ -56,8 +59,8 @@ def cli_page() -> str:
 
 
 def drawable(paths: Iterable[str]) -> list[str]:
-    """The files that the tree shows: all but empty ones."""
-    return [path for path in paths if (ROOT / path).stat().st_size]
+    """The files that the tree shows: all but empty ones, and rows of results."""
+    return [path for path in paths if (ROOT / path).stat().st_size and not path.startswith("docs/results/")]
 
 
 def read_tree(page: str) -> dict[str, str]:
@@ -98,6 +101,9 @@ def write() -> None:
     from diffulex_edge.tests.tree import listed
 
     (ROOT / "docs/cli.md").write_text(cli_page(), encoding="utf-8")
+    rows = Results(ROOT / "docs/results").read()
+    (ROOT / "docs/results.md").write_text(results_page(rows), encoding="utf-8")
+    draw(rows, ROOT / "docs/results")
     target = ROOT / "ARCHITECTURE.md"
     page = target.read_text(encoding="utf-8")
     before, after = page.split(BEGIN)[0], page.split(END)[1]

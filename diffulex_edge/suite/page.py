@@ -1,0 +1,158 @@
+"""The page of results, in Markdown, out of the rows alone: nothing on it is written by hand."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from diffulex_edge.bench.report import number
+from diffulex_edge.errors import UsageError
+from diffulex_edge.suite.lengths import PREFIX, by_length, crossover, exponent
+from diffulex_edge.suite.seeds import BASELINE, CHALLENGER, FAMILIES, jobs
+from diffulex_edge.suite.verdict import verdict
+from diffulex_edge.suite.workplace import SuiteConfig
+
+Row = Mapping[str, Any]
+Rows = Mapping[str, Row]
+HEAD = """# What the seeds' experiments gave
+
+Written by `make docs` from the rows in `docs/results/`, which `diffulex-edge bench --suite seeds --data dev.jsonl`
+measures: one thread, sides in turn in one process, medians, ratios with 95 % intervals of paired runs. `block NELBO`
+is in bits a character of held-out text, given what the side's mode has in hand. `judge` is a 5-gram's perplexity of
+sampled text, read off along the temperature (top-p 0.9) where the entropy of the samples is that of the documents; a
+dash where no temperature tried reaches it. A ratio compares sides of one row; figures of different rows may come from
+different machines.
+"""
+
+
+def page(results: Rows) -> str:
+    sections = (_verdict, _models, _memory, _lengths, _sweeps, _missing)
+    return "\n".join([HEAD, *filter(None, (section(results) for section in sections))]).rstrip() + "\n"
+
+
+def _verdict(results: Rows) -> str:
+    try:
+        found = verdict(results)
+    except UsageError as error:
+        return f"## Verdict\n\nOpen: {error}.\n"
+    lines = [(r["rule"], number(r["value"]), str(r["limit"]), "yes" if r["holds"] else "no") for r in found["rules"]]
+    said = f"EcoHybrid is the **{found['verdict']}** path by seed 002's rules (`bench --verdict`)."
+    return f"## Verdict\n\n{said}\n\n{_table(('rule', 'measured', 'limit', 'holds'), lines)}\n"
+
+
+def _models(results: Rows) -> str:
+    """Bits a character by script, each family the mean of its seeds."""
+    groups = {name: _named(results, f"quality-{name}-s") for name in FAMILIES}
+    groups |= {row.removeprefix("quality-"): {row: results[row]} for row in results if row.startswith("quality-eco-m")}
+    groups = {name: rows for name, rows in groups.items() if rows}
+    scripts = sorted(
+        {script for rows in groups.values() for row in rows.values() for script in row["figures"]["by_script"]}
+    )
+    lines = []
+    for name, rows in groups.items():
+        trained = [results[row.removeprefix("quality-")]["figures"] for row in rows]
+        whole = [row["figures"]["bits_per_char"] for row in rows.values()]
+        each = [[row["figures"]["by_script"][script]["bits_per_char"] for row in rows.values()] for script in scripts]
+        size, read = trained[0]["parameters"] / 1e6, trained[0]["tokens"] / 1e6
+        cells = (f"{size:.2f} M", f"{read:.1f} M", str(len(rows)), _spread(whole), *map(_spread, each))
+        lines.append((name, *cells))
+    if not lines:
+        return ""
+    head = ("model", "parameters", "tokens", "seeds", "bits a character", *scripts)
+    about = "Held-out documents in windows of 256 tokens: a bound for the denoisers, exact for the causal Transformer."
+    return f"## Models of one size, trained on the same tokens\n\n{about}\n\n{_table(head, lines)}\n"
+
+
+def _memory(results: Rows) -> str:
+    lines = []
+    for name, row in _named(results, "quality-eco").items():
+        bits = row["figures"]["block_nelbo"]
+        gap = bits["isolated"] - bits["block"]
+        closed = (bits["isolated"] - bits["block_frozen"]) / gap if gap else float("nan")
+        modes = ("block", "block_frozen", "isolated", "memory_shuffled")
+        worse = f"{bits['block_frozen'] / bits['block'] - 1:+.1%}"
+        lines.append((name.removeprefix("quality-"), *(number(bits[mode]) for mode in modes), worse, f"{closed:.0%}"))
+    if not lines:
+        return ""
+    head = ("model", "block", "block_frozen", "isolated", "memory_shuffled", "frozen over block", "gap closed")
+    about = "`gap closed`: how much of what all text before a block is worth (isolated minus block) the memory keeps."
+    return f"## Frozen memory\n\n{about}\n\n{_table(head, lines)}\n"
+
+
+def _lengths(results: Rows) -> str:
+    rows = {int(name.removeprefix(PREFIX)): row for name, row in results.items() if name.startswith(PREFIX)}
+    if not rows:
+        return ""
+    sides = list(dict.fromkeys(each["name"] for n in sorted(rows) for each in rows[n]["figures"]["rows"]))
+    speed = {side: by_length(results, side, "tokens_per_s") for side in sides}
+    memory = {side: by_length(results, side, "context_bytes") for side in sides}
+    latency = {side: by_length(results, side, "latency_ms", "p50") for side in sides}
+    lengths = sorted(rows)
+    grid = [(side, *(number(speed[side].get(n)) for n in lengths), number(exponent(latency[side]))) for side in sides]
+    bytes_ = [(side, *(_size(memory[side].get(n)) for n in lengths)) for side in sides]
+    n = tuple(f"N = {n}" for n in lengths)
+    over = crossover(latency.get(CHALLENGER, {}), latency.get(BASELINE, {}))
+    met = "is never faster than" if over is None else f"is faster from N = {over:.0f} on than"
+    return "\n".join(
+        [
+            "## Length\n",
+            "Tokens a second for N tokens, and the exponent a of latency ~ N^a:\n",
+            _table(("side", *n, "a"), grid),
+            f"\n`{CHALLENGER}` {met} `{BASELINE}` at equal tokens a step.\n",
+            "Memory of the context:\n",
+            _table(("side", *n), bytes_),
+            "\n![latency against length](results/length-cost.svg)",
+            "![memory of the context](results/length-memory.svg)\n",
+        ]
+    )
+
+
+def _sweeps(results: Rows) -> str:
+    parts = ["## Sweeps\n\n![quality against speed](results/frontier.svg)\n"]
+    for name, row in sorted(results.items()):
+        if "baseline" not in row["figures"]:
+            continue
+        figures = row["figures"]
+        head = (name, "tokens/s", "times the first", "forwards", "block NELBO", "judge", "rep-4 at T = 1.2")
+        lines = [_side(each) for each in figures["rows"]]
+        lines += [(f"{left['name']}: {left['reason']}", *[""] * 6) for left in figures["skipped"]]
+        parts.append(f"{_table(head, lines)}\n\n{_where(row)}\n")
+    return "\n".join(parts) if len(parts) > 1 else ""
+
+
+def _side(each: Row) -> tuple[str, ...]:
+    ratio, sampled = each["speed_ratio"], each["sampled"]
+    hot = next(point for point in sampled["points"] if point["temperature"] == 1.2)
+    times = f"{number(ratio['value'])} ({number(ratio['low'])} to {number(ratio['high'])})"
+    figures = (each["forwards"], each["block_nelbo"], sampled["ppl_at_entropy"], hot["rep4"])
+    return (each["name"], number(each["tokens_per_s"]), times, *map(number, figures))
+
+
+def _where(row: Row) -> str:
+    where = row["environment"]
+    return f"{where['cpu']}, load {where['load_average'][0] if where['load_average'] else '?'}, {row['finished'][:10]}"
+
+
+def _missing(results: Rows) -> str:
+    names = [job.name for job in jobs(SuiteConfig()) if job.name not in results]
+    return f"## Not measured yet\n\n{', '.join(f'`{name}`' for name in names) or 'Nothing is missing.'}\n"
+
+
+def _named(results: Rows, prefix: str) -> dict[str, Row]:
+    return {name: row for name, row in results.items() if name.startswith(prefix)}
+
+
+def _spread(values: Sequence[float]) -> str:
+    """The mean, and the deviation between seeds where there are several."""
+    mean = number(statistics.mean(values))
+    return f"{mean} +- {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+def _size(value: float | None) -> str:
+    return number(None) if value is None else f"{value / 1024:,.0f} KiB"
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

@@ -1,0 +1,43 @@
+"""Perplexity at equal entropy, the memory of a context, and that every side of the suite makes sense to its model."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from diffulex_edge.bench.contexts import context_bytes
+from diffulex_edge.suite.comparisons import Comparison
+from diffulex_edge.suite.frontier import at_entropy
+from diffulex_edge.suite.seeds import comparisons, jobs
+from diffulex_edge.suite.workplace import SuiteConfig
+from diffulex_edge.tests import toys
+
+
+def test_perplexity_is_read_off_where_the_entropy_is_that_of_the_documents() -> None:
+    points = [{"entropy": h, "judge_ppl": math.exp(2 * h)} for h in (3.4, 3.0, 3.2)]
+    assert at_entropy(points, 3.1) == pytest.approx(math.exp(6.2))
+    assert at_entropy(points, 3.5) is None
+    assert at_entropy(points, 2.9) is None
+    assert at_entropy([{"entropy": 3.0, "judge_ppl": None}], 3.0) is None
+
+
+def test_frozen_memory_does_not_grow_with_the_text_and_a_cache_does() -> None:
+    eco, causal = toys.eco(), toys.backup(block_length=1)
+    assert context_bytes(eco, "memory", 64, 8) == context_bytes(eco, "memory", 512, 8) > 0
+    assert context_bytes(causal, "kv", 512, 8) > 7 * context_bytes(causal, "kv", 64, 8)
+
+
+def test_each_row_comes_after_what_it_needs_and_none_twice() -> None:
+    seen: set[str] = set()
+    for job in jobs(SuiteConfig()):
+        assert set(job.needs) <= seen
+        assert job.name not in seen
+        seen.add(job.name)
+
+
+def test_a_comparison_has_its_baseline_first_and_titles_that_differ() -> None:
+    for comparison in comparisons(SuiteConfig()):
+        assert isinstance(comparison, Comparison)
+        titles = [entrant.title for entrant in comparison.entrants]
+        assert len(set(titles)) == len(titles) > 1

@@ -1,0 +1,74 @@
+"""The verdict, the growth with length, and the page and pictures made of the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffulex_edge.errors import UsageError
+from diffulex_edge.suite.jobs import Results
+from diffulex_edge.suite.lengths import by_length, crossover, exponent
+from diffulex_edge.suite.page import page
+from diffulex_edge.suite.plots import draw
+from diffulex_edge.suite.seeds import BASELINE, CHALLENGER
+from diffulex_edge.suite.verdict import verdict
+from diffulex_edge.tests import suite_rows
+from diffulex_edge.tests.tree import ROOT
+
+
+def test_the_page_in_the_repository_is_made_of_the_rows_in_the_repository() -> None:
+    rows = Results(ROOT / "docs/results").read()
+    assert (ROOT / "docs/results.md").read_text() == page(rows), "run `make docs`"
+
+
+def test_ecohybrid_is_primary_only_where_every_rule_holds() -> None:
+    assert verdict(suite_rows.whole())["verdict"] == "primary"
+    for fault in ({"ratio": 1.4}, {"worse": 1.031}, {"skipped": 1}):
+        found = verdict(suite_rows.whole(**fault))
+        assert found["verdict"] == "backup"
+        assert not all(rule["holds"] for rule in found["rules"])
+
+
+def test_a_verdict_on_rows_that_are_not_there_names_the_first() -> None:
+    rows = suite_rows.whole()
+    del rows["quality-eco-s1"]
+    with pytest.raises(UsageError, match="quality-eco-s1"):
+        verdict(rows)
+
+
+def test_exponents_and_the_crossover_are_those_of_the_figures() -> None:
+    rows = suite_rows.whole()
+    slow, fast = (by_length(rows, side, "latency_ms", "p50") for side in (BASELINE, CHALLENGER))
+    assert exponent(slow) == pytest.approx(2)
+    assert exponent(fast) == pytest.approx(1)
+    assert crossover(fast, slow) == pytest.approx(512)
+    assert crossover(slow, fast) is None
+    assert crossover({256: 1.0, 512: 1.0}, {256: 2.0, 512: 2.0}) == 256
+    assert exponent({256: 1.0, 512: 2.0}) is None
+
+
+def test_the_page_shows_each_figure_in_its_place_and_what_was_left_out() -> None:
+    said = page(suite_rows.whole())
+    assert "**primary**" in said
+    assert "| eco | 4.40 M | 15.0 M | 3 | 1.600 +- 0.000 | 2.100 +- 0.000 |" in said
+    assert "| eco-s0 | 1.600 | 1.620 | 1.700 | 1.800 | +1.2% | 80% |" in said
+    assert f"`{CHALLENGER}` is faster from N = 512 on than `{BASELINE}`" in said
+    assert "eco, full: too slow" in said
+    assert "`causal-s0`" in said.split("Not measured yet")[1]
+
+
+def test_a_page_without_rows_says_what_is_missing() -> None:
+    said = page({})
+    assert "Open: the verdict needs the row length-1024" in said
+    assert "## Sweeps" not in said
+
+
+def test_pictures_are_drawn_of_what_there_is_and_the_same_each_time(tmp_path: Path) -> None:
+    assert draw({}, tmp_path) == []
+    rows = suite_rows.whole() | {"modes": suite_rows.length(256)}
+    drawn = draw(rows, tmp_path)
+    assert sorted(path.name for path in drawn) == ["frontier.svg", "length-cost.svg", "length-memory.svg"]
+    first = [path.read_bytes() for path in drawn]
+    assert [path.read_bytes() for path in draw(rows, tmp_path)] == first
+    assert "N^2.00" in (tmp_path / "length-cost.svg").read_text()
