@@ -8,6 +8,7 @@ from typing import Any
 from diffulex_edge.bench.report import verdict_table
 from diffulex_edge.cli.parse import console
 from diffulex_edge.errors import UsageError
+from diffulex_edge.suite.cluster import run_on_ray
 from diffulex_edge.suite.jobs import Results, due, run_here, wanted
 from diffulex_edge.suite.seeds import jobs
 from diffulex_edge.suite.verdict import verdict
@@ -20,8 +21,8 @@ def run_suite(config: SuiteConfig, data_dir: Path, data: tuple[Path, ...], json:
     chosen = wanted(jobs(config), config.only)
     missing, say = due(chosen, place), console(json)
     say.print(f"{len(missing)} rows to measure of {len(chosen)}; {config.results} has the others")
-    failed = {}
-    for done, (job, why) in enumerate(run_here(missing, place), 1):
+    failed, run = {}, run_on_ray if config.workers else run_here
+    for done, (job, why) in enumerate(run(missing, place), 1):
         say.print(f"[{done}/{len(missing)}] {job.name}: {why or 'measured'}", markup=False)
         if why:
             failed[job.name] = why

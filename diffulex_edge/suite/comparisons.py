@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from diffulex_edge.bench import rows, runs
 from diffulex_edge.bench.contexts import context_bytes
@@ -61,6 +61,7 @@ class Entrant:
 class Comparison:
     """Sides in turn, A B A B, on one thread. The first is the baseline that ratios refer to."""
 
+    alone: ClassVar[bool] = True
     name: str
     entrants: tuple[Entrant, ...]
     new_tokens: int = 256

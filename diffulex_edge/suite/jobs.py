@@ -28,6 +28,9 @@ class Job(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]: ...  # JSON; a row of other settings is another row
 
+    @property
+    def alone(self) -> bool: ...  # it measures speed: nothing else may be at work on its machine
+
     def ready(self, place: Workplace) -> bool:
         """What the job leaves behind, beside its row, is there."""
         ...
@@ -56,17 +59,8 @@ class Results:
             raise UsageError(f"{path} was measured with other settings; remove it, or choose another --results")
         return True
 
-    def put(self, job: Job, figures: Mapping[str, Any], seconds: float) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        row = {
-            "name": job.name,
-            "settings": dict(job.settings),
-            "figures": figures,
-            "seconds": round(seconds, 1),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "environment": environment(torch.float32),
-        }
-        write_sealed_json(self.path(job.name), plain(row))
+    def put(self, row: Mapping[str, Any]) -> None:
+        write_sealed_json(self.path(row["name"]), row)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """All rows by name. Raises ArtefactError for one that was changed since it was measured."""
@@ -99,20 +93,37 @@ def run_here(jobs: Sequence[Job], place: Workplace) -> Iterator[tuple[Job, str]]
     """
     results, failed = Results(place.config.results), set[str]()
     for job in jobs:
-        lacking = failed.intersection(job.needs)
-        why = f"needs {', '.join(sorted(lacking))}" if lacking else measure(job, place, results)
+        row, why = dict[str, Any](), lacking(job, failed)
+        if not why:
+            row, why = measure(job, place)
         if why:
             failed.add(job.name)
+        else:
+            results.put(row)
         yield job, why
 
 
-def measure(job: Job, place: Workplace, results: Results) -> str:
+def lacking(job: Job, failed: set[str]) -> str:
+    """Why a job is left out where others failed; empty where it needs none of them."""
+    needs = sorted(failed.intersection(job.needs))
+    return f"needs {', '.join(needs)}" if needs else ""
+
+
+def measure(job: Job, place: Workplace) -> tuple[dict[str, Any], str]:
+    """The row, as JSON, with the machine it was measured on; or an empty one, and why."""
     began = time.perf_counter()
     try:
         figures = job.run(place)
     except Interrupted:
         raise
     except DiffulexEdgeError as error:
-        return str(error)
-    results.put(job, figures, time.perf_counter() - began)
-    return ""
+        return {}, str(error)
+    row = {
+        "name": job.name,
+        "settings": dict(job.settings),
+        "figures": figures,
+        "seconds": round(time.perf_counter() - began, 1),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(torch.float32),
+    }
+    return plain(row), ""

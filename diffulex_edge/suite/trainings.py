@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from diffulex_edge.bench.quality import EvalConfig, evaluate
 from diffulex_edge.machine import set_threads
@@ -17,6 +17,7 @@ from diffulex_edge.train.recipe import TrainConfig
 class Training:
     """A model of the suite. It goes on where it was interrupted."""
 
+    alone: ClassVar[bool] = False
     name: str
     recipe: str
     max_steps: int
@@ -54,6 +55,7 @@ class Training:
 class Likelihood:
     """Bits a character of the documents, whole and by script, block by block in each mode; and a look at samples."""
 
+    alone: ClassVar[bool] = False
     model: str
     samples: int = 4
 
