@@ -66,7 +66,8 @@ class Comparison:
     entrants: tuple[Entrant, ...]
     new_tokens: int = 256
     rounds: int = 3
-    slowest_run: float = 400.0  # seconds; a side that takes longer in its warm-up is left out, and named
+    warm_ups: int = 1  # runs of each side that are not counted
+    slowest_run: float = 400.0  # seconds; a side that takes longer in a warm-up is left out, and named
     script: str | None = None  # of the documents that sampled text goes on from; None: all
 
     @property
@@ -79,6 +80,7 @@ class Comparison:
             "entrants": [entrant.settings() for entrant in self.entrants],
             "new_tokens": self.new_tokens,
             "rounds": self.rounds,
+            "warm_ups": self.warm_ups,
             "slowest_run": self.slowest_run,
             "script": self.script,
         }
@@ -91,7 +93,7 @@ class Comparison:
         chosen, skipped = self._variants(place)
         tokenizer = place.model(self.entrants[0].model)[1]
         prompts = [prompt_ids(tokenizer, text) for text in PROMPTS]
-        chosen, slow = runs.warm_up(chosen, prompts[0], 1, self.slowest_run)
+        chosen, slow = runs.warm_up(chosen, prompts[0], self.warm_ups, self.slowest_run)
         energy = energy_source()
         measured, scope = runs.interleaved(chosen, prompts, self.rounds, energy)
         quality = place.quality(tokenizer)
