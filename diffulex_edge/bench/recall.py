@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from diffulex_edge.train.optim import OptimConfig, learning_rate, optimizers, up
 
 MASK = 0  # then the keys, then the values
 ASKED = 1 << 40  # the seed of the tables that are asked about: no seed of a training, and the same for all
+CHECKED = 50  # updates between looks at how much of the batch just learned from is recalled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,9 @@ class RecallConfig:
     keys: int = 4  # of a table; a block is each of them with its value, two tokens
     values: int = 8  # that a key may have: chance is one in so many
     query_blocks: int = 5  # after the block that is remembered
-    recall_steps: int = 1000  # updates of a training
-    batch_size: int = 64  # tables an update
+    recall_steps: int = 3000  # updates of a training, at most
+    recall_enough: float = 0.99  # share of values recalled at which a training ends before
+    batch_size: int = 128  # tables an update
     lr: float = 3e-3  # peak learning rate of AdamW
     muon_lr: float = 0.02  # peak learning rate of Muon
     seeds: tuple[int, ...] = (0, 1, 2)  # one training each
@@ -47,6 +49,8 @@ class RecallConfig:
             )
         if self.values < 2:
             raise UsageError(f"values={self.values} must be at least 2: there is nothing to recall of one")
+        if not 0 < self.recall_enough <= 1:
+            raise UsageError(f"recall_enough={self.recall_enough} must be above 0 and at most 1")
         if not self.seeds or not 0 <= min(self.seeds) <= max(self.seeds) < ASKED:
             raise UsageError(f"seeds={self.seeds} needs at least one seed, each from 0 to below {ASKED}")
         self.optim()  # refuses a learning rate of nonsense
@@ -63,13 +67,8 @@ def recall(config: RecallConfig = RecallConfig()) -> dict[str, Any]:
     """A row a seed: the share of values recalled through the frozen memory, by block, and through an empty one."""
     with bar("updates", len(config.seeds) * config.recall_steps) as advance:
         rows = [_row(config, seed, advance) for seed in config.seeds]
-    names = ("keys", "values", "query_blocks", "batch_size", "lr", "muon_lr", "asked_tables")
-    return {
-        "rows": rows,
-        "chance": 1 / config.values,
-        **{name: getattr(config, name) for name in names},
-        "environment": environment(torch.float32),
-    }
+    about = {"chance": 1 / config.values, **asdict(config), "environment": environment(torch.float32)}
+    return {"rows": rows, **about}
 
 
 def tables(n: int, config: RecallConfig, generator: torch.Generator) -> Tensor:
@@ -122,7 +121,7 @@ def value_accuracy(model: Denoiser, x: Tensor, config: RecallConfig, *, ablated:
 
 def _row(config: RecallConfig, seed: int, advance: Advance) -> dict[str, Any]:
     began, model = time.process_time(), learner(config, seed)
-    loss = _train(model, config, seed, advance)
+    steps, loss = _train(model, config, seed, advance)
     asked = tables(config.asked_tables, config, torch.Generator().manual_seed(ASKED))
     by_block = value_accuracy(model, asked, config)
     return {
@@ -131,13 +130,13 @@ def _row(config: RecallConfig, seed: int, advance: Advance) -> dict[str, Any]:
         "accuracy": statistics.fmean(by_block),
         "ablated_accuracy": statistics.fmean(value_accuracy(model, asked, config, ablated=True)),
         "loss": loss,  # nats a token, of the last update
-        "steps": config.recall_steps,
+        "steps": steps,
         "cpu_seconds": time.process_time() - began,
     }
 
 
-def _train(model: EcoHybrid, config: RecallConfig, seed: int, advance: Advance) -> float:
-    """Every row a chain of frozen blocks; all else that the objective knows is left out. Gives the last loss."""
+def _train(model: EcoHybrid, config: RecallConfig, seed: int, advance: Advance) -> tuple[int, float]:
+    """Every row a chain of frozen blocks; all else that the objective knows is left out. Gives steps and last loss."""
     frozen = ObjectiveConfig(
         full_share=0,
         block_share=0,
@@ -159,4 +158,7 @@ def _train(model: EcoHybrid, config: RecallConfig, seed: int, advance: Advance) 
         update(made, learning_rate(step, config.recall_steps, optim))
         model.zero_grad(set_to_none=True)
         advance(1)
-    return float(loss.detach())
+        if (step + 1) % CHECKED == 0 and statistics.fmean(value_accuracy(model, x, config)) >= config.recall_enough:
+            break
+    advance(config.recall_steps - step - 1)
+    return step + 1, float(loss.detach())

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffulex_edge.bench.recall import MASK, RecallConfig, learner, recall, tables, value_accuracy
+from diffulex_edge.bench.recall import CHECKED, MASK, RecallConfig, learner, recall, tables, value_accuracy
 from diffulex_edge.cli.main import main
 from diffulex_edge.errors import UsageError
 from diffulex_edge.tests import toys
@@ -104,6 +104,11 @@ def test_a_run_gives_a_row_a_seed_and_the_same_again() -> None:
     assert {**result["rows"][1], "cpu_seconds": alone["cpu_seconds"]} == alone
 
 
+def test_a_training_ends_when_enough_is_recalled() -> None:
+    (row,) = recall(replace(TINY, seeds=(0,), recall_steps=CHECKED + 1, recall_enough=0.01))["rows"]
+    assert row["steps"] == CHECKED
+
+
 def test_the_flag_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = "--keys 2 --values 4 --query_blocks 1 --recall_steps 1 --batch_size 2 --seeds 3 --asked_tables 4"
     assert main(["bench", "--recall", *short.split(), "--threads", "1", "--json", str(tmp_path / "found.json")]) == 0
@@ -116,6 +121,7 @@ def test_the_flag_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.
     [
         ({"keys": 0}, "keys=0"),
         ({"recall_steps": 0}, "recall_steps=0"),
+        ({"recall_enough": 0.0}, "recall_enough=0.0"),
         ({"values": 1}, "values=1"),
         ({"seeds": ()}, "seeds"),
         ({"seeds": (0, -1)}, "-1"),
