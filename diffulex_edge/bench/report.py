@@ -150,6 +150,20 @@ def training_table(result: Mapping[str, Any]) -> Table:
     return _whole(table)
 
 
+def recall_table(result: Mapping[str, Any]) -> Table:
+    """A row a training: the share of values recalled, in all and by block, and without the memory."""
+    blocks = [f"block {k + 1}" for k in range(result["query_blocks"])]
+    title = f"Recall of {result['keys']} keys of {result['values']} values through frozen memory"
+    table = _table(title, "seed", "right", *blocks, "memory ablated", "updates", "CPU seconds")
+    for row in result["rows"]:
+        shares = (row["accuracy"], *row["accuracy_by_block"], row["ablated_accuracy"])
+        cells = (*(number(share) for share in shares), f"{row['steps']:,}", number(row["cpu_seconds"]))
+        table.add_row(str(row["seed"]), *cells)
+    where = result["environment"]
+    table.caption = f"chance: {number(result['chance'])}; {where['cpu']}, {where['threads']} threads"
+    return _whole(table)
+
+
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Quality against speed, a point a variant; the format is that of the file's ending."""
     kind = picture_format(path)

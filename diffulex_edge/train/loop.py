@@ -24,7 +24,7 @@ from diffulex_edge.model.families import build, family
 from diffulex_edge.text.batches import Batches, read_meta
 from diffulex_edge.train import parallel, state
 from diffulex_edge.train.objective import Moment, Objective
-from diffulex_edge.train.optim import Ema, learning_rate, optimizers
+from diffulex_edge.train.optim import Ema, learning_rate, optimizers, update
 from diffulex_edge.train.recipe import Recipe, TrainConfig, resolve
 from diffulex_edge.train.report import Reporter
 from diffulex_edge.train.signals import Stop
@@ -188,11 +188,7 @@ def train_step(run: Run) -> tuple[float, float]:
     parallel.average_gradients(live.model)
     norm = float(nn.utils.clip_grad_norm_(live.model.parameters(), recipe.optim.grad_clip))
     if math.isfinite(loss) and math.isfinite(norm):
-        share = learning_rate(progress.step, recipe.max_steps, recipe.optim)
-        for optimizer in live.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("peak_lr", group["lr"]) * share
-            optimizer.step()
+        update(live.optimizers, learning_rate(progress.step, recipe.max_steps, recipe.optim))
         live.ema.update(live.model)
         run.bad = 0
     else:

@@ -130,6 +130,14 @@ def learning_rate(step: int, max_steps: int, config: OptimConfig) -> float:
     return min(1.0, (step + 1) / (warmup + 1), (max_steps - step) / decay)
 
 
+def update(optimizers: Iterable[torch.optim.Optimizer], share: float) -> None:
+    """One step of each optimiser, at a share of its peak learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("peak_lr", group["lr"]) * share
+        optimizer.step()
+
+
 class Ema:
     """An exponential average of the weights, with bias-free warm-up: decay = min(ema_decay, (1 + n) / (10 + n))."""
 
