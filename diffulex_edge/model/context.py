@@ -70,13 +70,13 @@ def empty_full(
 class LayerMemory:
     """What one EcoHybrid layer remembers of the text before the block."""
 
-    bank: Tensor  # (B, M, D)
+    bank: Tensor  # (B, M, D); (B, J * M, D) where it accumulates J blocks
     halo: Tensor  # (B, W, D) the last inputs of the layer's local mixing; zeros where there was no text
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryContext:
-    """Frozen memory: M slots and a short halo a layer, of constant size whatever the length of the text."""
+    """Frozen memory: a bank of slots and a short halo a layer, of constant size whatever the length of the text."""
 
     layers: tuple[LayerMemory, ...]
     seen: Tensor  # (B,) real tokens remembered so far
