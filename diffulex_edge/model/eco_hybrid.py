@@ -11,7 +11,7 @@ Block-Recurrent Transformers, arXiv:2203.07852, and leaves a halo of the last ac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Context, DenoiserSpec
 from diffulex_edge.model.context import FullContext, LayerMemory, MemoryContext, empty_full
-from diffulex_edge.model.layers import Ends, LocalAttention, ShortConv, SwiGLU, attend, heads, merge, norm, zero_linear
+from diffulex_edge.model.layers import Ends, LocalAttention, ShortConv, SwiGLU, norm
 from diffulex_edge.model.memory_update import UPDATES, Gated, MemoryUpdate
+from diffulex_edge.model.slots import SlotAttention, WarmStart
 from diffulex_edge.model.stack import run
 
 
@@ -40,6 +41,7 @@ class EcoHybridConfig:
     memory_update: str = "gated"  # or accumulate: the memories of the last memory_blocks blocks, kept as they were
     memory_blocks: int = 4  # where memory accumulates
     memory_timescales: tuple[float, ...] = ()  # where it is gated: shares of the gate, slot by slot in turn; none: 1
+    latent_self_cond: bool = False  # block_frozen alone: slots start from those of the reverse step before
     conv_kernel: int = 7  # tokens, odd
     local_attn_layers: tuple[int, ...] = ()  # layers that mix by exact local attention instead of convolution
     local_attn_window: int = 32  # tokens on either side
@@ -118,23 +120,6 @@ class Saw(NamedTuple):
     mixed: Tensor  # (B, L, D) input of the local mixing
 
 
-class SlotAttention(nn.Module):
-    """Queries read [live ; bank], both normed first and projected alike."""
-
-    def __init__(self, width: int, inner: int, n_heads: int) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.q, self.kv = nn.Linear(width, inner, bias=False), nn.Linear(width, 2 * inner, bias=False)
-        self.out = zero_linear(inner, width)
-
-    def forward(self, query: Tensor, live: Tensor, bank: Tensor, mask: Tensor | None = None) -> Tensor:
-        """query (B, Q, D), live (B, L, D), bank (B or 1, M, 2 HE) projected, mask of the keys (B, 1, 1, L + M)."""
-        kv = self.kv(live)
-        k, v = torch.cat((kv, bank.to(kv.dtype).expand(len(kv), -1, -1)), 1).chunk(2, -1)
-        q, k, v = (heads(y, self.n_heads) for y in (self.q(query), k, v))
-        return self.out(merge(attend(q, k, v, mask)))
-
-
 class EcoLayer(nn.Module):
     def __init__(self, config: EcoHybridConfig, index: int) -> None:
         super().__init__()
@@ -196,6 +181,7 @@ class EcoHybrid(nn.Module):
         self.ends = Ends(config.vocab_size, config.d_model, config.timesteps)
         self.slots0 = nn.Parameter(torch.randn(config.memory_slots, config.d_model))
         self.layers = nn.ModuleList(EcoLayer(config, i) for i in range(config.n_layers))
+        self.warm = WarmStart(config.d_model, config.d_ff) if config.latent_self_cond else None
         self.run_layers = run
         self.spec = DenoiserSpec(
             vocab_size=config.vocab_size,
@@ -206,6 +192,7 @@ class EcoHybrid(nn.Module):
             trained_modes=config.trained_modes,
             mask_schedule=config.mask_schedule,
             sample_steps=config.sample_steps,
+            carries=config.latent_self_cond,
         )
 
     def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
@@ -233,27 +220,37 @@ class EcoHybrid(nn.Module):
             return self.ends.no_logits(), context.append(block)
         ids, window = context.spread(block)
         start = [layer.recall(layer.start(1), None) for layer in self.layers]
-        h, _ = self._run(ids, start, t, depth, context.real(ids.shape[1]))
-        return self.ends.logits(h[:, window], rows), context
+        flow, _ = self._run(ids, start, t, depth, context.real(ids.shape[1]))
+        return self.ends.logits(flow.tokens[:, window], rows), context
 
     def _with_memory(
         self, block: Tensor, context: MemoryContext, t: Tensor | None, depth: int | None, rows: Tensor | None
     ) -> tuple[Tensor, MemoryContext]:
         recalled = context.recall(self.layers)
         if rows is None or rows.numel():
-            h, _ = self._run(block, recalled, t, depth, None)
-            return self.ends.logits(h, rows), context
+            flow, _ = self._run(block, recalled, t, depth, None, context.slots)
+            seen = replace(context, slots=flow.slots) if self.spec.carries else context
+            return self.ends.logits(flow.tokens, rows), seen
         clean = torch.zeros(len(block), device=block.device)
         _, saw = self._run(block, recalled, clean, None, None)
         kept = tuple(layer.remember(old, new) for layer, old, new in zip(self.layers, context.layers, saw, strict=True))
         return self.ends.no_logits(), context.advance(kept, block.shape[1])
 
     def _run(
-        self, ids: Tensor, memory: Sequence[Recall], t: Tensor | None, depth: int | None, real: Tensor | None
-    ) -> tuple[Tensor, list[Saw]]:
-        flow = Flow(self.ends.embed(ids, t), self.slots0.expand(len(ids), -1, -1), real)
+        self,
+        ids: Tensor,
+        memory: Sequence[Recall],
+        t: Tensor | None,
+        depth: int | None,
+        real: Tensor | None,
+        last: Tensor | None = None,
+    ) -> tuple[Flow, list[Saw]]:
+        slots = self.slots0.expand(len(ids), -1, -1)
+        if self.warm is not None and last is not None:
+            slots = slots + self.warm(last)
+        flow = Flow(self.ends.embed(ids, t), slots, real)
         flow, saw = self.run_layers(self.layers, flow, memory, depth)
-        return flow.tokens, saw
+        return flow, saw
 
     def _ids(self, batch_size: int, first: Tensor | None = None, *, canvas: bool = False) -> FullContext:
         return empty_full(batch_size, self.slots0.device, first=first, canvas=canvas)
