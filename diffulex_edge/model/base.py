@@ -32,6 +32,7 @@ class DenoiserSpec:
         "linear"  # the noise schedule that they were trained with, by its name in diffusion/schedule.py
     )
     sample_steps: int | None = None  # reverse steps a block that decoding takes by default; None: the plan's own
+    carries: bool = False  # a reverse step may start from the one before it, by `refresh` of its memory context
     autoregressive: bool = False  # blocks of one token, which the pass that remembers the one before it speaks about
 
 
@@ -66,7 +67,10 @@ class Context(Protocol):
         ...
 
     def refresh(self, seen: Context, step: StepLike) -> Context:
-        """The context for the next step, given what a denoise call returned; exact contexts return themselves."""
+        """The context for the next step, given what a denoise call returned; exact contexts return themselves.
+
+        But for what a model that `carries` takes along from step to step, and forgets when a block is remembered.
+        """
         ...
 
 

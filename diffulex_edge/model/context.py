@@ -70,18 +70,19 @@ def empty_full(
 class LayerMemory:
     """What one EcoHybrid layer remembers of the text before the block."""
 
-    bank: Tensor  # (B, M, D)
+    bank: Tensor  # (B, M, D); (B, J * M, D) where it accumulates J blocks
     halo: Tensor  # (B, W, D) the last inputs of the layer's local mixing; zeros where there was no text
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryContext:
-    """Frozen memory: M slots and a short halo a layer, of constant size whatever the length of the text."""
+    """Frozen memory: a bank of slots and a short halo a layer, of constant size whatever the length of the text."""
 
     layers: tuple[LayerMemory, ...]
     seen: Tensor  # (B,) real tokens remembered so far
     position: int = 0  # column at which the coming block begins
     first: Tensor | None = None  # (B,)
+    slots: Tensor | None = None  # (B, M, D) that the reverse step before ended with, where the model carries them
     recalled: list[Any] = field(default_factory=list, init=False, repr=False)  # of `recall`
     exact = True
     aligned = True
@@ -92,8 +93,14 @@ class MemoryContext:
     def facing(self, ahead: Tensor, at: Tensor | None = None) -> Self:
         return self
 
-    def refresh(self, seen: Context, step: StepLike) -> Self:
-        return self
+    def refresh(self, seen: Context, step: StepLike | None = None) -> Self:
+        """With the slots of the step that was made, where the model carries them; else itself."""
+        assert isinstance(seen, MemoryContext)
+        if seen.slots is None:
+            return self
+        warm = replace(self, slots=seen.slots)
+        warm.recalled.extend(self.recalled)
+        return warm
 
     def recall(self, layers: Iterable[Any]) -> list[Any]:
         """What each layer makes of its memory; kept, for every reverse step of a block asks for the same.
@@ -108,17 +115,17 @@ class MemoryContext:
         return made
 
     def advance(self, layers: tuple[LayerMemory, ...], length: int) -> Self:
-        """After a block of `length` tokens; rows whose text has not begun keep what they had."""
+        """After a block of `length` tokens; rows whose text has not begun keep what they had. Slots start afresh."""
         position = self.position + length
         if self.first is None:
-            return replace(self, layers=layers, seen=self.seen + length, position=position)
+            return replace(self, layers=layers, seen=self.seen + length, position=position, slots=None)
         active = self.position >= self.first  # (B,)
         keep = active[:, None, None]
         layers = tuple(
             LayerMemory(torch.where(keep, new.bank, old.bank), torch.where(keep, new.halo, old.halo))
             for new, old in zip(layers, self.layers, strict=True)
         )
-        return replace(self, layers=layers, seen=self.seen + length * active, position=position)
+        return replace(self, layers=layers, seen=self.seen + length * active, position=position, slots=None)
 
     def detach(self) -> Self:
         return replace(self, layers=tuple(LayerMemory(m.bank.detach(), m.halo.detach()) for m in self.layers))
@@ -127,8 +134,12 @@ class MemoryContext:
         """The contexts of the given rows (n,), in that order; a row may be taken more than once."""
         layers = tuple(LayerMemory(m.bank[rows], m.halo[rows]) for m in self.layers)
         return replace(
-            self, layers=layers, seen=self.seen[rows], first=None if self.first is None else self.first[rows]
+            self, layers=layers, seen=self.seen[rows], first=_of(self.first, rows), slots=_of(self.slots, rows)
         )
+
+
+def _of(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if values is None else values[rows]
 
 
 def join(contexts: list[MemoryContext]) -> MemoryContext:

@@ -4,14 +4,14 @@ Each layer: tokens mix with their neighbours; slots read the tokens; tokens read
 attends to a far token, so a layer costs O(L). Nothing knows an absolute position, so no text is too long.
 
 Frozen context: a bank of M slots a layer holds what was written by the blocks before; slots and tokens read it beside
-the live slots. A clean pass over a finished block moves the bank by a gate, m_{k+1} = U(m_k, y_k), and leaves a halo
-of the last activations for the local mixing. The gate is that of Block-Recurrent Transformers, arXiv:2203.07852.
+the live slots. A clean pass over a finished block updates the bank, m_{k+1} = U(m_k, y_k), by default by the gate of
+Block-Recurrent Transformers, arXiv:2203.07852, and leaves a halo of the last activations for the local mixing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Context, DenoiserSpec
 from diffulex_edge.model.context import FullContext, LayerMemory, MemoryContext, empty_full
-from diffulex_edge.model.layers import Ends, LocalAttention, ShortConv, SwiGLU, attend, heads, merge, norm, zero_linear
+from diffulex_edge.model.layers import Ends, LocalAttention, ShortConv, SwiGLU, norm
+from diffulex_edge.model.memory_update import UPDATES, Gated, MemoryUpdate
+from diffulex_edge.model.slots import SlotAttention, WarmStart
 from diffulex_edge.model.stack import run
 
 
@@ -36,6 +38,10 @@ class EcoHybridConfig:
     head_dim: int = 32  # width of one head of the slot and local attention
     d_ff: int = 512  # inner width of the gated feed-forward
     memory_slots: int = 16
+    memory_update: str = "gated"  # or accumulate: the memories of the last memory_blocks blocks, kept as they were
+    memory_blocks: int = 4  # where memory accumulates
+    memory_timescales: tuple[float, ...] = ()  # where it is gated: shares of the gate, slot by slot in turn; none: 1
+    latent_self_cond: bool = False  # block_frozen alone: slots start from those of the reverse step before
     conv_kernel: int = 7  # tokens, odd
     local_attn_layers: tuple[int, ...] = ()  # layers that mix by exact local attention instead of convolution
     local_attn_window: int = 32  # tokens on either side
@@ -54,6 +60,7 @@ class EcoHybridConfig:
             "head_dim",
             "d_ff",
             "memory_slots",
+            "memory_blocks",
             "local_attn_window",
         )
         for name in positive:
@@ -70,6 +77,18 @@ class EcoHybridConfig:
         for name in ("timesteps", "sample_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        if self.memory_update not in UPDATES:
+            raise UsageError(f"memory_update={self.memory_update!r} is not one of {', '.join(UPDATES)}")
+        scales = self.memory_timescales
+        if any(not 0 < z <= 1 for z in scales):
+            raise UsageError(f"memory_timescales={scales} holds a share of the gate that is not above 0 and at most 1")
+        if scales and UPDATES[self.memory_update] is not Gated:
+            raise UsageError(
+                f"memory_timescales={scales} scale a gate, which memory_update={self.memory_update!r} has not"
+            )
 
     @classmethod
     def matched(cls, eco: Self, *, d_ff: int | None = None) -> Self:
@@ -88,8 +107,8 @@ class Flow(NamedTuple):
 class Recall(NamedTuple):
     """What a layer makes of its memory before it looks at a block: the same at every reverse step."""
 
-    write: Tensor  # (B or 1, M, 2 HE) keys and values of the bank, as the slots read it
-    read: Tensor  # (B or 1, M, 2 HE) and as the tokens do
+    write: Tensor  # (B or 1, M or J * M, 2 HE) keys and values of the bank, as the slots read it
+    read: Tensor  # (B or 1, M or J * M, 2 HE) and as the tokens do
     halo: Tensor | None  # (B, W, .) what the local mixing wants of it; None: there was no text
     halo_real: Tensor | None  # (B, W) columns of it that hold text
 
@@ -99,23 +118,6 @@ class Saw(NamedTuple):
 
     slots: Tensor  # (B, M, D)
     mixed: Tensor  # (B, L, D) input of the local mixing
-
-
-class SlotAttention(nn.Module):
-    """Queries read [live ; bank], both normed first and projected alike."""
-
-    def __init__(self, width: int, inner: int, n_heads: int) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.q, self.kv = nn.Linear(width, inner, bias=False), nn.Linear(width, 2 * inner, bias=False)
-        self.out = zero_linear(inner, width)
-
-    def forward(self, query: Tensor, live: Tensor, bank: Tensor, mask: Tensor | None = None) -> Tensor:
-        """query (B, Q, D), live (B, L, D), bank (B or 1, M, 2 HE) projected, mask of the keys (B, 1, 1, L + M)."""
-        kv = self.kv(live)
-        k, v = torch.cat((kv, bank.to(kv.dtype).expand(len(kv), -1, -1)), 1).chunk(2, -1)
-        q, k, v = (heads(y, self.n_heads) for y in (self.q(query), k, v))
-        return self.out(merge(attend(q, k, v, mask)))
 
 
 class EcoLayer(nn.Module):
@@ -133,8 +135,7 @@ class EcoLayer(nn.Module):
         self.read = SlotAttention(width, inner, config.n_heads)  # tokens <- memory
         self.ff = SwiGLU(width, config.d_ff)
         self.bank0 = nn.Parameter(torch.randn(config.memory_slots, width))
-        self.gate = nn.Linear(2 * width, width)
-        nn.init.constant_(self.gate.bias, -1.0)  # remember at first
+        self.gate: MemoryUpdate = UPDATES[config.memory_update](config)  # its name in checkpoints, whichever it is
 
     def recall(self, memory: LayerMemory, seen: Tensor | None) -> Recall:
         """seen (B,): tokens behind the halo; None: there is no text before."""
@@ -158,16 +159,15 @@ class EcoLayer(nn.Module):
         return Flow(h, slots, real), Saw(slots, mixed)
 
     def remember(self, memory: LayerMemory, saw: Saw) -> LayerMemory:
-        """U: z = sigmoid(W [n(C), n(m)] + b), C <- (1 - z) C + z n(m); and the halo moves on."""
-        new = self.live_norm(saw.slots)
-        z = torch.sigmoid(self.gate(torch.cat((self.bank_norm(memory.bank), new), -1)))
+        """U; and the halo moves on."""
+        bank = self.gate.update(memory.bank, self.live_norm(saw.slots), self.bank_norm)
         halo = torch.cat((memory.halo, saw.mixed), 1)[:, -self.local.reach :] if self.local.reach else memory.halo
-        return LayerMemory(torch.lerp(memory.bank, new, z.to(new.dtype)), halo)
+        return LayerMemory(bank, halo)
 
     def start(self, batch_size: int) -> LayerMemory:
         """No text yet: the learned bank, and a halo of nothing."""
         halo = self.bank0.new_zeros(batch_size, self.local.reach, self.bank0.shape[1])
-        return LayerMemory(self.bank0.expand(batch_size, -1, -1), halo)
+        return LayerMemory(self.gate.start(self.bank0).expand(batch_size, -1, -1), halo)
 
 
 class EcoHybrid(nn.Module):
@@ -181,6 +181,7 @@ class EcoHybrid(nn.Module):
         self.ends = Ends(config.vocab_size, config.d_model, config.timesteps)
         self.slots0 = nn.Parameter(torch.randn(config.memory_slots, config.d_model))
         self.layers = nn.ModuleList(EcoLayer(config, i) for i in range(config.n_layers))
+        self.warm = WarmStart(config.d_model, config.d_ff) if config.latent_self_cond else None
         self.run_layers = run
         self.spec = DenoiserSpec(
             vocab_size=config.vocab_size,
@@ -191,6 +192,7 @@ class EcoHybrid(nn.Module):
             trained_modes=config.trained_modes,
             mask_schedule=config.mask_schedule,
             sample_steps=config.sample_steps,
+            carries=config.latent_self_cond,
         )
 
     def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
@@ -218,27 +220,37 @@ class EcoHybrid(nn.Module):
             return self.ends.no_logits(), context.append(block)
         ids, window = context.spread(block)
         start = [layer.recall(layer.start(1), None) for layer in self.layers]
-        h, _ = self._run(ids, start, t, depth, context.real(ids.shape[1]))
-        return self.ends.logits(h[:, window], rows), context
+        flow, _ = self._run(ids, start, t, depth, context.real(ids.shape[1]))
+        return self.ends.logits(flow.tokens[:, window], rows), context
 
     def _with_memory(
         self, block: Tensor, context: MemoryContext, t: Tensor | None, depth: int | None, rows: Tensor | None
     ) -> tuple[Tensor, MemoryContext]:
         recalled = context.recall(self.layers)
         if rows is None or rows.numel():
-            h, _ = self._run(block, recalled, t, depth, None)
-            return self.ends.logits(h, rows), context
+            flow, _ = self._run(block, recalled, t, depth, None, context.slots)
+            seen = replace(context, slots=flow.slots) if self.spec.carries else context
+            return self.ends.logits(flow.tokens, rows), seen
         clean = torch.zeros(len(block), device=block.device)
         _, saw = self._run(block, recalled, clean, None, None)
         kept = tuple(layer.remember(old, new) for layer, old, new in zip(self.layers, context.layers, saw, strict=True))
         return self.ends.no_logits(), context.advance(kept, block.shape[1])
 
     def _run(
-        self, ids: Tensor, memory: Sequence[Recall], t: Tensor | None, depth: int | None, real: Tensor | None
-    ) -> tuple[Tensor, list[Saw]]:
-        flow = Flow(self.ends.embed(ids, t), self.slots0.expand(len(ids), -1, -1), real)
+        self,
+        ids: Tensor,
+        memory: Sequence[Recall],
+        t: Tensor | None,
+        depth: int | None,
+        real: Tensor | None,
+        last: Tensor | None = None,
+    ) -> tuple[Flow, list[Saw]]:
+        slots = self.slots0.expand(len(ids), -1, -1)
+        if self.warm is not None and last is not None:
+            slots = slots + self.warm(last)
+        flow = Flow(self.ends.embed(ids, t), slots, real)
         flow, saw = self.run_layers(self.layers, flow, memory, depth)
-        return flow.tokens, saw
+        return flow, saw
 
     def _ids(self, batch_size: int, first: Tensor | None = None, *, canvas: bool = False) -> FullContext:
         return empty_full(batch_size, self.slots0.device, first=first, canvas=canvas)

@@ -15,6 +15,9 @@ from diffulex_edge.tests import toys
 DENOISERS: dict[str, Callable[[], Any]] = {
     "eco_hybrid": toys.eco,
     "eco_hybrid without local attention": lambda: toys.eco(local_attn_layers=()),
+    "eco_hybrid that accumulates memory": lambda: toys.eco(memory_update="accumulate", memory_blocks=2),
+    "eco_hybrid of two timescales": lambda: toys.eco(memory_timescales=(1.0, 0.1)),
+    "eco_hybrid that carries its slots": lambda: toys.eco(latent_self_cond=True),
     "transformer": toys.backup,
     "block-causal transformer": lambda: toys.backup(block_length=8),
     "causal transformer": lambda: toys.backup(block_length=1),

@@ -119,6 +119,16 @@ def test_a_checkpoint_says_how_it_is_meant_to_be_decoded(tiny: TrainConfig) -> N
     assert checkpoint.load_model(tiny.output_dir)[0].spec.sample_steps == 5
 
 
+def test_the_flags_of_memory_make_the_model_that_is_trained(tiny: TrainConfig) -> None:
+    flags = {"memory_update": "accumulate", "memory_blocks": 2, "latent_self_cond": True}
+    train(replace(tiny, max_steps=2, full_only=0.0, **flags))  # type: ignore[arg-type]
+    model, _ = checkpoint.load_model(tiny.output_dir)
+    slots = model.config.memory_slots
+    assert model.begin("memory", 1, 8).layers[0].bank.shape[1] == 2 * slots and model.spec.carries
+    train(replace(tiny, max_steps=1, memory_timescales=(1.0, 0.1), overwrite=True))
+    assert checkpoint.load_model(tiny.output_dir)[0].config.memory_timescales == (1.0, 0.1)
+
+
 def test_a_run_of_an_older_program_goes_on_where_its_missing_fields_had_their_defaults(tiny: TrainConfig) -> None:
     train(tiny)
     folder = checkpoint.find(tiny.output_dir)

@@ -178,9 +178,21 @@ class Objective:
         noised = self._noise(flat, 0.5 + 0.5 * times if exits else times, mask_id, g)
         folded = forget(join(contexts), start, c.forget_bank, c.forget_halo, g)
         depth = self._depth(model, g) if exits else None
+        folded = self._after_a_step(model, noised, folded, depth, g)
         logits, _ = model(noised.xt, folded, t=noised.t, rows=noised.masked, depth=depth)
         weight = c.shallow_weight if exits else 1.0
         return self._loss(logits, flat, noised, mask_id) * weight, flat.numel()
+
+    @torch.no_grad()
+    def _after_a_step(
+        self, model: Denoiser, noised: Corrupted, context: MemoryContext, depth: int | None, generator: torch.Generator
+    ) -> MemoryContext:
+        """Half of the time, for a model that carries: as if a step had looked at this noise already. RIN's training."""
+        if not self.spec.carries or torch.rand(1, generator=generator) < 0.5:
+            return context
+        no_logits = torch.zeros_like(noised.masked)
+        _, seen = model(noised.xt, context, t=noised.t, rows=no_logits, depth=depth)
+        return context.refresh(seen)
 
     def _depth(self, model: Denoiser, generator: torch.Generator) -> int:
         low = min(self.config.min_depth, model.spec.n_layers)

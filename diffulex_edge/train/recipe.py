@@ -109,6 +109,10 @@ class TrainConfig:
     n_heads: int | None = None
     d_ff: int | None = None
     memory_slots: int | None = None
+    memory_update: str | None = None  # gated, or accumulate: keep the memories of the last memory_blocks blocks
+    memory_blocks: int | None = None
+    memory_timescales: tuple[float, ...] | None = None  # gated: shares of the gate, slot by slot in turn
+    latent_self_cond: bool = False  # slots start from those of the reverse step before; for block_frozen alone
     conv_kernel: int | None = None
     mask_schedule: str | None = None  # linear (the NELBO) or cosine (seed 002)
     timesteps: int | None = None  # condition on this many discrete noise levels
