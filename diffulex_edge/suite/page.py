@@ -27,7 +27,7 @@ different machines.
 
 
 def page(results: Rows) -> str:
-    sections = (_verdict, _models, _memory, _lengths, _sweeps, _missing)
+    sections = (_verdict, _models, _memory, _recall, _lengths, _step, _sweeps, _missing)
     return "\n".join([HEAD, *filter(None, (section(results) for section in sections))]).rstrip() + "\n"
 
 
@@ -78,6 +78,45 @@ def _memory(results: Rows) -> str:
     head = ("model", "block", "block_frozen", "isolated", "memory_shuffled", "frozen over block", "gap closed")
     about = "`gap closed`: how much of what all text before a block is worth (isolated minus block) the memory keeps."
     return f"## Frozen memory\n\n{about}\n\n{_table(head, lines)}\n"
+
+
+def _recall(results: Rows) -> str:
+    rows = [row["figures"] for row in _named(results, "recall-").values()]
+    if not rows:
+        return ""
+    lines = [
+        (
+            str(row["seed"]),
+            number(row["accuracy"]),
+            number(row["ablated_accuracy"]),
+            str(row["steps"]),
+            number(row["cpu_seconds"]),
+        )
+        for row in rows
+    ]
+    head = ("seed", "through the memory", "with an empty one", "updates", "CPU seconds")
+    about = f"The share of values that a toy recalls, of keys in sight (`bench --recall`). Chance: {rows[0]['chance']}."
+    return f"## Recall through the frozen memory\n\n{about}\n\n{_table(head, lines)}\n"
+
+
+def _step(results: Rows) -> str:
+    if "step" not in results:
+        return ""
+    figures = results["step"]["figures"]
+    lines = [
+        (
+            row["number_type"],
+            number(row["floor_ms"]),
+            engine,
+            number(row["ms"][engine]),
+            number(row["over_floor"][engine]),
+        )
+        for row in figures["steps"]
+        for engine in row["ms"]
+    ]
+    head = ("number type", "floor, ms", "engine", "ms", "times the floor")
+    about = f"The shipped model, a block of 32 tokens behind {figures['context_length']} (`bench --step`)."
+    return f"## A denoise step over its floor\n\n{about}\n\n{_table(head, lines)}\n\n{_where(results['step'])}\n"
 
 
 def _lengths(results: Rows) -> str:

@@ -10,6 +10,7 @@ from diffulex_edge.runtime.depth import ConstantDepth, DepthSchedule, LinearDept
 from diffulex_edge.runtime.reveal import RevealAbove
 from diffulex_edge.suite.comparisons import Comparison, Entrant
 from diffulex_edge.suite.jobs import Job
+from diffulex_edge.suite.probes import Recall, Step
 from diffulex_edge.suite.trainings import Likelihood, Training
 from diffulex_edge.suite.workplace import SuiteConfig
 from diffulex_edge.train.recipe import RECIPES
@@ -25,7 +26,8 @@ BASELINE, CHALLENGER, RIVAL = "transformer, prefix cache", "eco, block_frozen", 
 def jobs(config: SuiteConfig) -> list[Job]:
     """All rows of the suite, in an order in which each has what it needs."""
     models = trainings(config)
-    return [*models, *(Likelihood(model.name) for model in models), *comparisons(config)]
+    toys = (Recall(seed) for seed in SEEDS)
+    return [*models, *(Likelihood(model.name) for model in models), *toys, Step(), *comparisons(config)]
 
 
 def trainings(config: SuiteConfig) -> list[Training]:

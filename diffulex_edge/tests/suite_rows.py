@@ -16,6 +16,16 @@ def training(*, skipped: int = 0, rollbacks: int = 0) -> dict[str, Any]:
     return row({"parameters": 4_400_000, "tokens": 15_000_000, "skipped": skipped, "rollbacks": rollbacks})
 
 
+def recall(seed: int, accuracy: float) -> dict[str, Any]:
+    told = {"seed": seed, "accuracy": accuracy, "ablated_accuracy": 0.13, "steps": 600, "cpu_seconds": 90.0}
+    return row({"chance": 0.125, **told})
+
+
+def step() -> dict[str, Any]:
+    each = {"number_type": "bf16", "floor_ms": 1.0, "ms": {"eager": 3.0}, "over_floor": {"eager": 3.0}}
+    return row({"context_length": 512, "steps": [each]})
+
+
 def quality(bits: float, frozen: float | None = None) -> dict[str, Any]:
     modes = {"block": bits, "isolated": bits + 0.1, "memory_shuffled": bits + 0.2}
     modes |= {} if frozen is None else {"block_frozen": frozen}

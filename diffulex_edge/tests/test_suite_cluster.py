@@ -16,6 +16,7 @@ from diffulex_edge.errors import BackendUnavailable, Interrupted
 from diffulex_edge.suite import cluster, seeds
 from diffulex_edge.suite.cluster import run_on_ray
 from diffulex_edge.suite.jobs import Job, Results, due
+from diffulex_edge.suite.probes import Step
 from diffulex_edge.suite.workplace import SuiteConfig
 from diffulex_edge.tests.suite_toys import Broken, Dying, Endless, Refused, Stopped, Toy, names, wait_for, workplace
 from diffulex_edge.tests.tree import ROOT
@@ -40,7 +41,7 @@ def test_the_command_line_asks_ray_for_workers(
 def test_the_jobs_of_the_seeds_can_be_sent_and_those_that_measure_speed_are_alone() -> None:
     jobs = seeds.jobs(SuiteConfig())
     assert pickle.loads(pickle.dumps(jobs)) == jobs
-    assert [job for job in jobs if job.alone] == seeds.comparisons(SuiteConfig())
+    assert [job for job in jobs if job.alone] == [Step(), *seeds.comparisons(SuiteConfig())]
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,9 @@ def test_exponents_and_the_crossover_are_those_of_the_figures() -> None:
 
 
 def test_the_page_shows_each_figure_in_its_place_and_what_was_left_out() -> None:
-    said = page(suite_rows.whole())
+    said = page(suite_rows.whole() | {"recall-s1": suite_rows.recall(1, 0.99), "step": suite_rows.step()})
+    assert "| 1 | 0.990 | 0.130 | 600 | 90 |" in said
+    assert "| bf16 | 1.000 | eager | 3.000 | 3.000 |" in said
     assert "**primary**" in said
     assert "| eco | 4.40 M | 15.0 M | 3 | 1.600 +- 0.000 | 2.100 +- 0.000 |" in said
     assert "| eco-s0 | 1.600 | 1.620 | 1.700 | 1.800 | +1.2% | 80% |" in said
