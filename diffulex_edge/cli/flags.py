@@ -43,7 +43,7 @@ class ModelFlags:
     edge_profile: Literal["phone", "pi", "laptop", "max"] | None = None  # threads, number type, block and steps at once
     threads: int | None = None  # None: the profile's, else one a core or one alone, as is faster now
     precision: Literal["auto", "fp32", "bf16"] | None = None  # None: the profile's, else the weights'; auto measures
-    compile: bool = False  # compile the step at its first use, which takes a minute or two
+    compile: bool = False  # compile the step at its first use, which takes minutes
     json: str | None = None  # write the result as JSON to this path; - for standard output
 
     @property

@@ -122,15 +122,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
         pieces = enumerate(q.split(QUERIES, -2))
         return torch.cat([attend(piece, k, v, masks[i % len(masks)]) for i, piece in pieces], -2)
     shared = q.shape[-3] // k.shape[-3]
-    scores = _fold(q * q.shape[-1] ** -0.5, shared) @ k.mT
+    q = q * q.shape[-1] ** -0.5
+    if shared == 1:
+        scores = q @ k.mT
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1) @ v
+    scores = q.unflatten(-3, (-1, shared)).flatten(-3, -2) @ k.mT  # the heads that share keys are rows of one product
     if mask is not None:
         scores = scores.unflatten(-2, (shared, -1)).masked_fill(~mask[..., None, :, :], -torch.inf).flatten(-3, -2)
     return (scores.softmax(-1) @ v).unflatten(-2, (shared, -1)).flatten(-4, -3)
-
-
-def _fold(q: Tensor, shared: int) -> Tensor:
-    """(..., H, Q, E) -> (..., G, H / G * Q, E): the heads that share keys are rows of one product."""
-    return q.unflatten(-3, (-1, shared)).flatten(-3, -2)
 
 
 class _DepthwiseTaps(torch.autograd.Function):
@@ -139,9 +138,10 @@ class _DepthwiseTaps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         length = x.shape[1] - weight.shape[0] + 1
-        y = x[:, :length] * weight[0]
-        for j in range(1, weight.shape[0]):
-            y.addcmul_(x[:, j : j + length], weight[j])
+        first, *others = weight.unbind()
+        y = x[:, :length] * first
+        for j, tap in enumerate(others, 1):
+            y.addcmul_(x[:, j : j + length], tap)
         ctx.save_for_backward(x, weight)
         return y
 
@@ -172,7 +172,7 @@ class ShortConv(nn.Module):
         if halo is None:
             padded = F.pad(x, (0, 0, self.reach, self.reach))
         else:
-            padded = F.pad(torch.cat((halo.to(x.dtype), x), 1), (0, 0, 0, self.reach))
+            padded = torch.cat((halo.to(x.dtype), x, x.new_zeros(len(x), self.reach, x.shape[2])), 1)
         return _DepthwiseTaps.apply(padded, self.taps.to(x.dtype))
 
 
@@ -186,40 +186,52 @@ class LocalAttention(nn.Module):
         self.out = zero_linear(inner, width)
 
     def recall(self, halo: Tensor) -> Tensor:
-        """The halo's keys and values, (B, window, 2 HE)."""
-        return F.linear(halo, self.qkv.weight[self.inner :])
+        """The halo's keys, turned, and values: (B, window, 2 H, E)."""
+        k, v = F.linear(halo, self.qkv.weight[self.inner :]).unflatten(-1, (2 * self.n_heads, -1)).chunk(2, 2)
+        turn = turns(torch.arange(self.reach, device=halo.device), k.shape[-1])
+        return torch.cat((rotate(k, turn[:, :, None]), v), 2)
 
     def forward(self, x: Tensor, halo: Tensor | None, halo_real: Tensor | None, real: Tensor | None) -> Tensor:
-        """x (B, L, D); halo as recalled, of which halo_real (B, window) is text. None: there was no text."""
-        length, window = x.shape[1], self.reach
-        chunks = -(-length // window)
-        fill = chunks * window - length
-        q, kv = self.qkv(x).split((self.inner, 2 * self.inner), -1)
-        kv = F.pad(kv, (0, 0, window, 0)) if halo is None else torch.cat((halo.to(kv.dtype), kv), 1)
-        k, v = F.pad(kv, (0, 0, 0, fill + window)).unflatten(-1, (2, self.n_heads, -1)).unbind(2)  # ((C + 2) W, H, E)
-        q = F.pad(q, (0, 0, 0, fill)).unflatten(-1, (self.n_heads, -1))  # (B, C W, H, E)
-        turn = turns(torch.arange(k.shape[1], device=x.device), q.shape[-1])
-        q = rotate(q, turn[:, window:-window, None]).unflatten(1, (chunks, window)).transpose(2, 3)  # (B, C, H, W, E)
-        k, v = (self._windows(y).transpose(2, 3) for y in (rotate(k, turn[:, :, None]), v))  # (B, C, H, 3W, E)
-        y = attend(q, k, v, self._mask(len(x), length, chunks, halo_real, real, x.device))
+        """x (B, L, D); halo as recalled, of which halo_real (B, window) is text. None: there was no text.
+
+        What is longer than the window is cut into chunks of W = window tokens, else it is one chunk of W = L.
+        """
+        length, n_heads = x.shape[1], self.n_heads
+        qk, v = self.qkv(x).unflatten(-1, (3 * n_heads, -1)).split((2 * n_heads, n_heads), 2)
+        turn = turns(torch.arange(self.reach, self.reach + length, device=x.device), v.shape[-1])
+        q, k = rotate(qk, turn[:, :, None]).chunk(2, 2)  # (B, L, H, E)
+        if halo is None:
+            k, v = (F.pad(y, (0, 0, 0, 0, self.reach, 0)) for y in (k, v))
+        else:
+            k, v = (torch.cat((old, new), 1) for old, new in zip(halo.to(k.dtype).chunk(2, 2), (k, v), strict=True))
+        q = _cut(q, min(length, self.reach)).transpose(2, 3)  # (B, C, H, W, E)
+        k, v = (self._windows(y, length).transpose(2, 3) for y in (k, v))  # (B, C, H, 3W, E)
+        y = attend(q, k, v, self._mask(x, k.shape[-2], halo_real, real))
         return self.out(y.transpose(2, 3).flatten(3).flatten(1, 2)[:, :length])
 
-    def _windows(self, x: Tensor) -> Tensor:
-        """(B, (C + 2) W, H, E) -> (B, C, 3W, H, E): each chunk of W with its neighbours on both sides."""
-        chunks = x.unflatten(1, (-1, self.reach))
+    def _windows(self, x: Tensor, length: int) -> Tensor:
+        """(B, window + L, H, E) -> (B, C, 3W, H, E): each chunk with its neighbours; one alone has none after it."""
+        if length <= self.reach:
+            return x[:, None]
+        chunks = _cut(F.pad(x, (0, 0, 0, 0, 0, self.reach)), self.reach)
         return torch.cat((chunks[:, :-2], chunks[:, 1:-1], chunks[:, 2:]), 2)
 
-    def _mask(
-        self, batch: int, length: int, chunks: int, halo_real: Tensor | None, real: Tensor | None, device: torch.device
-    ) -> Tensor:
-        """(B or 1, C, 1, W, 3W): within the window, and only real tokens. A query always sees itself."""
-        window = self.reach
+    def _mask(self, x: Tensor, span: int, halo_real: Tensor | None, real: Tensor | None) -> Tensor:
+        """(B or 1, C, 1, W, span): within the window, and only real tokens. A query always sees itself."""
+        (batch, length, _), device, window = x.shape, x.device, self.reach
+        width = min(length, window)
         there = torch.ones(1, length, dtype=torch.bool, device=device) if real is None else real
         if halo_real is None:
             before = torch.zeros(there.shape[0], window, dtype=torch.bool, device=device)
         else:
             before, there = halo_real, there.expand(batch, -1)
-        keys = F.pad(torch.cat((before, there), 1), (0, (chunks + 1) * window - length))  # (B or 1, (C + 2) W)
-        keys = keys.unfold(1, 3 * window, window)[:, :, None, None]  # (., C, 1, 1, 3W)
-        gap = torch.arange(3 * window, device=device) - torch.arange(window, 2 * window, device=device)[:, None]
+        keys = F.pad(torch.cat((before, there), 1), (0, span - window - width + -length % width))
+        keys = keys.unfold(1, span, width)[:, :, None, None]  # (., C, 1, 1, span)
+        gap = torch.arange(span, device=device) - torch.arange(window, window + width, device=device)[:, None]
         return (keys & (gap.abs() <= window)) | (gap == 0)
+
+
+def _cut(x: Tensor, width: int) -> Tensor:
+    """(B, L, H, E) -> (B, C, width, H, E), the last chunk filled with zeros."""
+    fill = -x.shape[1] % width
+    return (F.pad(x, (0, 0, 0, 0, 0, fill)) if fill else x).unflatten(1, (-1, width))

@@ -23,9 +23,9 @@ class SlotAttention(nn.Module):
     def forward(self, query: Tensor, live: Tensor, bank: Tensor, mask: Tensor | None = None) -> Tensor:
         """query (B, Q, D), live (B, L, D), bank (B or 1, M, 2 HE) projected, mask of the keys (B, 1, 1, L + M)."""
         kv = self.kv(live)
-        k, v = torch.cat((kv, bank.to(kv.dtype).expand(len(kv), -1, -1)), 1).chunk(2, -1)
-        q, k, v = (heads(y, self.n_heads) for y in (self.q(query), k, v))
-        return self.out(merge(attend(q, k, v, mask)))
+        kv = torch.cat((kv, bank.to(kv.dtype).expand(len(kv), -1, -1)), 1)
+        k, v = heads(kv, 2 * self.n_heads).chunk(2, 1)
+        return self.out(merge(attend(heads(self.q(query), self.n_heads), k, v, mask)))
 
 
 class WarmStart(nn.Module):

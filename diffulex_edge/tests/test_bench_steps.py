@@ -77,3 +77,18 @@ def test_a_second_compiled_model_and_a_second_depth_are_compiled_as_well() -> No
             fast = compiled(denoiser)
             for depth in (1, 2):
                 torch.testing.assert_close(fast(block, depth=depth)[0], denoiser(block, depth=depth)[0])
+
+
+@pytest.mark.slow
+def test_the_products_of_a_compiled_step_have_weights_of_their_own() -> None:
+    """Packed ones: as inputs of the graph they could not be."""
+    denoiser: Any = toys.randomise(toys.backup(), 0)
+    block = toys.ids(1, 8)
+    with torch.inference_mode():
+        fast = compiled(denoiser)
+        before = fast(block)[0]
+        for layer in denoiser.layers:
+            layer.qkv.weight.zero_()
+            layer.ff.gate_up.weight.zero_()
+        torch.testing.assert_close(fast(block)[0], before)
+        assert not torch.allclose(denoiser(block)[0], before)
