@@ -33,9 +33,9 @@ class RecallConfig:
     keys: int = 4  # of a table; a block is each of them with its value, two tokens
     values: int = 8  # that a key may have: chance is one in so many
     query_blocks: int = 5  # after the block that is remembered
-    recall_steps: int = 3000  # updates of a training, at most
+    recall_steps: int = 2000  # updates of a training, at most
     recall_enough: float = 0.99  # share of values recalled at which a training ends before
-    batch_size: int = 128  # tables an update
+    batch_size: int = 64  # tables an update
     lr: float = 3e-3  # peak learning rate of AdamW
     muon_lr: float = 0.02  # peak learning rate of Muon
     seeds: tuple[int, ...] = (0, 1, 2)  # one training each
@@ -83,7 +83,11 @@ def tables(n: int, config: RecallConfig, generator: torch.Generator) -> Tensor:
 
 
 def learner(config: RecallConfig, seed: int) -> EcoHybrid:
-    """An EcoHybrid of two layers, its weights drawn by the seed; it has twice as many slots as a table has keys."""
+    """An EcoHybrid of two layers, its weights drawn by the seed; it has twice as many slots as a table has keys.
+
+    Its convolution is as wide as a pair and its neighbours: a wider one mixes in the keys of other pairs, and then it
+    hangs on the seed whether a value ever finds its own.
+    """
     sizes = EcoHybridConfig(
         vocab_size=1 + config.keys + config.values,
         mask_id=MASK,
@@ -92,6 +96,7 @@ def learner(config: RecallConfig, seed: int) -> EcoHybrid:
         head_dim=16,
         d_ff=128,
         memory_slots=2 * config.keys,
+        conv_kernel=3,
     )
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)

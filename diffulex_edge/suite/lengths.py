@@ -1,4 +1,4 @@
-"""What the rows `length-N` say together: how cost and memory grow with N, and where one side overtakes another."""
+"""What the rows of one comparison at several lengths N say together: how cost grows, and where sides change places."""
 
 from __future__ import annotations
 
@@ -9,19 +9,27 @@ from typing import Any
 import numpy as np
 
 Row = Mapping[str, Any]
-PREFIX = "length-"
 
 
-def by_length(results: Mapping[str, Row], side: str, *path: str) -> dict[int, float]:
+def at_lengths(results: Mapping[str, Row], prefix: str) -> dict[int, Row]:
+    """N -> the row `prefix`N, the shortest first."""
+    found = {int(name.removeprefix(prefix)): row for name, row in results.items() if name.startswith(prefix)}
+    return dict(sorted(found.items()))
+
+
+def sides(rows: Mapping[int, Row]) -> list[str]:
+    """The names of all sides, in the order of the first row that has them."""
+    return list(dict.fromkeys(each["name"] for row in rows.values() for each in row["figures"]["rows"]))
+
+
+def by_length(rows: Mapping[int, Row], side: str, *path: str) -> dict[int, float]:
     """N -> a figure of the side, for the lengths at which it was measured."""
     found = {}
-    for name, row in results.items():
-        if not name.startswith(PREFIX):
-            continue
+    for n, row in rows.items():
         for each in row["figures"]["rows"]:
             if each["name"] == side:
-                found[int(name.removeprefix(PREFIX))] = float(_at(each, path))
-    return dict(sorted(found.items()))
+                found[n] = float(_at(each, path))
+    return found
 
 
 def exponent(points: Mapping[int, float]) -> float | None:

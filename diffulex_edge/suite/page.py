@@ -8,8 +8,9 @@ from typing import Any
 
 from diffulex_edge.bench.report import number
 from diffulex_edge.errors import UsageError
-from diffulex_edge.suite.lengths import PREFIX, by_length, crossover, exponent
-from diffulex_edge.suite.seeds import BASELINE, CHALLENGER, FAMILIES, jobs
+from diffulex_edge.suite.costs import token_evaluations
+from diffulex_edge.suite.lengths import at_lengths, by_length, crossover, exponent, sides
+from diffulex_edge.suite.seeds import BASELINE, CHALLENGER, FAMILIES, LENGTH, RIVALS, jobs
 from diffulex_edge.suite.verdict import verdict
 from diffulex_edge.suite.workplace import SuiteConfig
 
@@ -27,7 +28,7 @@ different machines.
 
 
 def page(results: Rows) -> str:
-    sections = (_verdict, _models, _memory, _recall, _lengths, _step, _sweeps, _missing)
+    sections = (_verdict, _models, _memory, _recall, _lengths, _rivals, _step, _sweeps, _missing)
     return "\n".join([HEAD, *filter(None, (section(results) for section in sections))]).rstrip() + "\n"
 
 
@@ -120,37 +121,63 @@ def _step(results: Rows) -> str:
 
 
 def _lengths(results: Rows) -> str:
-    rows = {int(name.removeprefix(PREFIX)): row for name, row in results.items() if name.startswith(PREFIX)}
+    rows = at_lengths(results, LENGTH)
     if not rows:
         return ""
-    sides = list(dict.fromkeys(each["name"] for n in sorted(rows) for each in rows[n]["figures"]["rows"]))
-    speed = {side: by_length(results, side, "tokens_per_s") for side in sides}
-    memory = {side: by_length(results, side, "context_bytes") for side in sides}
-    latency = {side: by_length(results, side, "latency_ms", "p50") for side in sides}
-    lengths = sorted(rows)
-    grid = [(side, *(number(speed[side].get(n)) for n in lengths), number(exponent(latency[side]))) for side in sides]
-    bytes_ = [(side, *(_size(memory[side].get(n)) for n in lengths)) for side in sides]
-    n = tuple(f"N = {n}" for n in lengths)
-    over = crossover(latency.get(CHALLENGER, {}), latency.get(BASELINE, {}))
+    about = "Tokens a second of one checkpoint's modes for N tokens, 4 a step, and the exponent a of latency ~ N^a:"
+    pictures = "![latency against length](results/length-cost.svg)\n![memory of the context](results/length-memory.svg)"
+    return f"## Length\n\n{about}\n\n{_growth(rows)}\n\n{_frozen_gain(rows)}\n\n{pictures}\n"
+
+
+def _frozen_gain(rows: Mapping[int, Row]) -> str:
+    """How many times `block` frozen memory is, and how many the cost model says it should be."""
+    lines = []
+    for n, row in rows.items():
+        ratio = next(each["speed_ratio"] for each in row["figures"]["rows"] if each["name"] == CHALLENGER)
+        told = {"new": n, "prompt": 0, "block": 32, "steps": 8}
+        model = token_evaluations("block", **told) / token_evaluations("block_frozen", **told)
+        lines.append((f"{n}", number(ratio["value"]), number(ratio["low"]), number(ratio["high"]), number(model)))
+    head = ("N", "block_frozen, times block", "low", "high", "fewer tokens through the model, times")
+    return _table(head, lines)
+
+
+def _rivals(results: Rows) -> str:
+    rows = at_lengths(results, RIVALS)
+    if not rows:
+        return ""
+    latency = {side: by_length(rows, side, "latency_ms", "p50") for side in (CHALLENGER, BASELINE)}
+    over = crossover(latency[CHALLENGER], latency[BASELINE])
     met = "is never faster than" if over is None else f"is faster from N = {over:.0f} on than"
-    return "\n".join(
-        [
-            "## Length\n",
-            "Tokens a second for N tokens, and the exponent a of latency ~ N^a:\n",
-            _table(("side", *n, "a"), grid),
-            f"\n`{CHALLENGER}` {met} `{BASELINE}` at equal tokens a step.\n",
-            "Memory of the context:\n",
-            _table(("side", *n), bytes_),
-            "\n![latency against length](results/length-cost.svg)",
-            "![memory of the context](results/length-memory.svg)\n",
-        ]
-    )
+    said = f"`{CHALLENGER}` {met} `{BASELINE}` at equal tokens a step."
+    return f"## Length, beside other models\n\n{_growth(rows)}\n\n{said}\n\n{_judged(rows)}\n"
+
+
+def _judged(rows: Mapping[int, Row]) -> str:
+    """At the longest: how fast each side is, and how good its samples are."""
+    n, row = list(rows.items())[-1]
+    lines = [
+        (each["name"], number(each["tokens_per_s"]), number(each["sampled"]["ppl_at_entropy"]))
+        for each in row["figures"]["rows"]
+    ]
+    return _table((f"at N = {n}", "tokens/s", "judge"), lines)
+
+
+def _growth(rows: Mapping[int, Row]) -> str:
+    """Speed with its exponent, and memory, a line a side."""
+    lengths, speeds, memories = list(rows), [], []
+    for side in sides(rows):
+        speed, memory = by_length(rows, side, "tokens_per_s"), by_length(rows, side, "context_bytes")
+        a = exponent(by_length(rows, side, "latency_ms", "p50"))
+        speeds.append((side, *(number(speed.get(n)) for n in lengths), number(a)))
+        memories.append((side, *(_size(memory.get(n)) for n in lengths)))
+    n = tuple(f"N = {n}" for n in lengths)
+    return f"{_table(('tokens/s', *n, 'a'), speeds)}\n\n{_table(('context', *n), memories)}"
 
 
 def _sweeps(results: Rows) -> str:
     parts = ["## Sweeps\n\n![quality against speed](results/frontier.svg)\n"]
     for name, row in sorted(results.items()):
-        if "baseline" not in row["figures"]:
+        if "baseline" not in row["figures"] or name.startswith((LENGTH, RIVALS)):
             continue
         figures = row["figures"]
         head = (name, "tokens/s", "times the first", "forwards", "block NELBO", "judge", "rep-4 at T = 1.2")

@@ -8,7 +8,8 @@ from typing import Any
 
 from diffulex_edge.errors import BackendUnavailable
 from diffulex_edge.files import atomic
-from diffulex_edge.suite.lengths import PREFIX, by_length, exponent
+from diffulex_edge.suite.lengths import at_lengths, by_length, exponent, sides
+from diffulex_edge.suite.seeds import LENGTH, RIVALS
 
 Rows = Mapping[str, Mapping[str, Any]]
 
@@ -36,7 +37,7 @@ def _frontier(results: Rows, axes: Any) -> bool:
     """The judge's perplexity at the documents' entropy against speed, a point a side, a colour a row."""
     drawn = False
     for name, row in sorted(results.items()):
-        sides = row["figures"].get("rows", ()) if not name.startswith((PREFIX, "script-")) else ()
+        sides = row["figures"].get("rows", ()) if not name.startswith((LENGTH, RIVALS, "script-")) else ()
         points = [(each["tokens_per_s"], each["sampled"]["ppl_at_entropy"], each["name"]) for each in sides]
         known = [point for point in points if point[1] is not None]
         if not known:
@@ -64,16 +65,17 @@ def _memory(results: Rows, axes: Any) -> bool:
 
 
 def _lines(results: Rows, axes: Any, scale: float, path: tuple[str, ...], *, with_exponent: bool) -> bool:
-    rows = [row for name, row in results.items() if name.startswith(PREFIX)]
-    sides = list(dict.fromkeys(each["name"] for row in rows for each in row["figures"]["rows"]))
-    for side in sides:
-        points = by_length(results, side, *path)
-        a = exponent(points) if with_exponent else None
-        label = side if a is None else f"{side}: N^{a:.2f}"
-        axes.plot(list(points), [scale * y for y in points.values()], "o-", label=label)
-    if sides:
+    drawn = set[str]()
+    for rows in (at_lengths(results, LENGTH), at_lengths(results, RIVALS)):
+        for side in (side for side in sides(rows) if side not in drawn):
+            points = by_length(rows, side, *path)
+            a = exponent(points) if with_exponent else None
+            label = side if a is None else f"{side}: N^{a:.2f}"
+            axes.plot(list(points), [scale * y for y in points.values()], "o-", label=label)
+            drawn.add(side)
+    if drawn:
         axes.legend(fontsize=8)
-    return bool(sides)
+    return bool(drawn)
 
 
 PICTURES: dict[str, Callable[[Rows, Any], bool]] = {

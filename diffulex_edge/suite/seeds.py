@@ -18,6 +18,7 @@ from diffulex_edge.train.recipe import RECIPES
 SEEDS = (0, 1, 2)
 FAMILIES = {"eco": "primary", "transformer": "backup", "causal": "causal"}
 SLOTS = (8, 32)  # beside the recipe's own
+LENGTH, RIVALS = "length-", "rivals-"  # rows of EcoHybrid's own modes at a length, and of it beside other models
 LENGTHS = (256, 512, 1024, 2048, 4096)
 ECO, TRANSFORMER, CAUSAL = "eco-s0", "transformer-s0", "causal-s0"
 BASELINE, CHALLENGER, RIVAL = "transformer, prefix cache", "eco, block_frozen", "causal, kv cache"
@@ -59,7 +60,7 @@ def comparisons(config: SuiteConfig) -> list[Comparison]:
         Comparison(name=f"script-{script}", entrants=_rivals(), script=script, rounds=config.suite_rounds)
         for script in ("devanagari", "roman", "mixed")
     ]
-    return found + [_length(n, config) for n in LENGTHS]
+    return [*found, *(_length(n, config) for n in LENGTHS), *(_rivals_at(n, config) for n in LENGTHS)]
 
 
 def depths() -> dict[str, DepthSchedule]:
@@ -81,17 +82,27 @@ def _rivals(steps: int = 12) -> tuple[Entrant, ...]:
 
 
 def _length(new_tokens: int, config: SuiteConfig) -> Comparison:
-    """4 tokens a step for all denoisers; and EcoHybrid at other steps, one of which is as good as the causal model.
+    """Modes of one checkpoint, 4 tokens a step in all.
 
-    Modes without a cache take minutes for long texts, so there no side is warmed up, and each prompt is decoded once.
+    Those without a cache take minutes for long texts, so there no side is warmed up, and each prompt is decoded once.
     """
-    own = (_eco("eco, block", mode="block", steps=8), _eco("eco, full", mode="full", steps=8))
-    others = tuple(_eco(f"{CHALLENGER}, {steps} steps", steps=steps) for steps in (4, 12, 16))
+    modes = ("block", "full", "block_frozen")
     long = new_tokens > 1024
     return Comparison(
-        name=f"length-{new_tokens}",
-        entrants=(*_rivals(8), *own, *others),
+        name=f"{LENGTH}{new_tokens}",
+        entrants=tuple(_eco(f"eco, {mode}", mode=mode, steps=8) for mode in modes),
         new_tokens=new_tokens,
         rounds=1 if long else config.suite_rounds,
         warm_ups=0 if long else 1,
+    )
+
+
+def _rivals_at(new_tokens: int, config: SuiteConfig) -> Comparison:
+    """4 tokens a step for the denoisers; and EcoHybrid at other steps, one of which is as good as the causal model."""
+    others = tuple(_eco(f"{CHALLENGER}, {steps} steps", steps=steps) for steps in (4, 12, 16))
+    return Comparison(
+        name=f"{RIVALS}{new_tokens}",
+        entrants=(*_rivals(8), *others),
+        new_tokens=new_tokens,
+        rounds=config.suite_rounds,
     )

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffulex_edge.errors import UsageError
-from diffulex_edge.suite.seeds import BASELINE, CHALLENGER, SEEDS
+from diffulex_edge.suite.seeds import BASELINE, CHALLENGER, RIVALS, SEEDS
 
 FASTER = 1.5  # times the baseline's tokens a second, at least
 WORSE = 1.03  # times the baseline's bits a character, at most
-LENGTH = "length-1024"
+ROW = f"{RIVALS}1024"
 
 Row = Mapping[str, Any]
 
@@ -23,7 +23,7 @@ def verdict(results: Mapping[str, Row]) -> dict[str, Any]:
 
 
 def _throughput(results: Mapping[str, Row]) -> dict[str, Any]:
-    figures = _row(results, LENGTH)["figures"]
+    figures = _row(results, ROW)["figures"]
     side = next(each for each in figures["rows"] if each["name"] == CHALLENGER)
     ratio = side["speed_ratio"]
     return {

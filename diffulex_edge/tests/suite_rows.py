@@ -53,7 +53,7 @@ def length(n: int, *, ratio: float = 2.0) -> dict[str, Any]:
 
 def whole(*, ratio: float = 2.0, worse: float = 1.0, skipped: int = 0) -> dict[str, Any]:
     """All rows that the verdict asks for."""
-    rows: dict[str, Any] = {f"length-{n}": length(n, ratio=ratio) for n in LENGTHS}
+    rows: dict[str, Any] = {f"rivals-{n}": length(n, ratio=ratio) for n in LENGTHS}
     for seed in SEEDS:
         rows |= {f"eco-s{seed}": training(skipped=skipped), f"transformer-s{seed}": training()}
         rows[f"quality-eco-s{seed}"] = quality(1.6 * worse, frozen=1.62 * worse)

@@ -8,10 +8,10 @@ import pytest
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.suite.jobs import Results
-from diffulex_edge.suite.lengths import by_length, crossover, exponent
+from diffulex_edge.suite.lengths import at_lengths, by_length, crossover, exponent
 from diffulex_edge.suite.page import page
 from diffulex_edge.suite.plots import draw
-from diffulex_edge.suite.seeds import BASELINE, CHALLENGER
+from diffulex_edge.suite.seeds import BASELINE, CHALLENGER, RIVALS
 from diffulex_edge.suite.verdict import verdict
 from diffulex_edge.tests import suite_rows
 from diffulex_edge.tests.tree import ROOT
@@ -39,7 +39,7 @@ def test_a_verdict_on_rows_that_are_not_there_names_the_first() -> None:
 
 def test_exponents_and_the_crossover_are_those_of_the_figures() -> None:
     rows = suite_rows.whole()
-    slow, fast = (by_length(rows, side, "latency_ms", "p50") for side in (BASELINE, CHALLENGER))
+    slow, fast = (by_length(at_lengths(rows, RIVALS), side, "latency_ms", "p50") for side in (BASELINE, CHALLENGER))
     assert exponent(slow) == pytest.approx(2)
     assert exponent(fast) == pytest.approx(1)
     assert crossover(fast, slow) == pytest.approx(512)
@@ -49,20 +49,21 @@ def test_exponents_and_the_crossover_are_those_of_the_figures() -> None:
 
 
 def test_the_page_shows_each_figure_in_its_place_and_what_was_left_out() -> None:
-    said = page(suite_rows.whole() | {"recall-s1": suite_rows.recall(1, 0.99), "step": suite_rows.step()})
+    lengths = {"length-1024": suite_rows.length(1024)}
+    said = page(suite_rows.whole() | lengths | {"recall-s1": suite_rows.recall(1, 0.99), "step": suite_rows.step()})
     assert "| 1 | 0.990 | 0.130 | 600 | 90 |" in said
     assert "| bf16 | 1.000 | eager | 3.000 | 3.000 |" in said
     assert "**primary**" in said
     assert "| eco | 4.40 M | 15.0 M | 3 | 1.600 +- 0.000 | 2.100 +- 0.000 |" in said
     assert "| eco-s0 | 1.600 | 1.620 | 1.700 | 1.800 | +1.2% | 80% |" in said
     assert f"`{CHALLENGER}` is faster from N = 512 on than `{BASELINE}`" in said
-    assert "eco, full: too slow" in said
+    assert "| 1024 | 2.000 | 1.900 | 2.100 | 14.7 |" in said
     assert "`causal-s0`" in said.split("Not measured yet")[1]
 
 
 def test_a_page_without_rows_says_what_is_missing() -> None:
     said = page({})
-    assert "Open: the verdict needs the row length-1024" in said
+    assert "Open: the verdict needs the row rivals-1024" in said
     assert "## Sweeps" not in said
 
 
