@@ -46,12 +46,16 @@ class Greedy:
         return _guess(logits.argmax(-1), logits, hidden, generator)
 
 
+DRAWS = 4  # that a nucleus may miss before it is sorted out
+
+
 @dataclass(frozen=True, kw_only=True)
 class Categorical:
     """Draws from softmax(logits / temperature), cut to the top_k likeliest and then to the nucleus of mass top_p.
 
-    By Gumbel-max in fp64, as LLaDA does (arXiv:2502.09992): fp32 noise is truncated, which lowers the temperature
-    in silence (arXiv:2409.02908). The nucleus: arXiv:1904.09751; the token that crosses top_p still belongs to it.
+    By inversion of the cumulated probabilities with chance in fp64: Gumbel noise in fp32 is truncated, which lowers the
+    temperature in silence (arXiv:2409.02908), and in fp64 it costs more than the model. The nucleus: arXiv:1904.09751;
+    the token that crosses top_p still belongs to it. A draw from outside of it is drawn again, so nothing is sorted.
     """
 
     temperature: float = 1.0  # above 0; Greedy is the limit at 0
@@ -67,9 +71,11 @@ class Categorical:
             raise UsageError(f"top_p={self.top_p} must be in (0, 1]")
 
     def __call__(self, logits: Tensor, hidden: Tensor, generator: torch.Generator) -> Guess:
-        kept = self.shape(logits)  # (n, V)
-        exponential = torch.empty_like(kept).exponential_(generator=generator).clamp_min_(torch.finfo(kept.dtype).tiny)
-        return _guess((kept - exponential.log()).argmax(-1), logits, hidden, generator)
+        scaled, ids = logits.float() / self.temperature, None
+        if self.top_k:
+            scaled, ids = scaled.topk(min(self.top_k, scaled.shape[1]))
+        token = _draw(scaled.softmax(-1), self.top_p, generator)
+        return _guess(token if ids is None else ids.gather(1, token[:, None])[:, 0], logits, hidden, generator)
 
     def shape(self, logits: Tensor) -> Tensor:
         """The logits (n, V) in fp64 of what is drawn from: over the temperature, with all that is cut at -inf."""
@@ -87,6 +93,41 @@ class Categorical:
 def choose_sampler(temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0) -> Sampler:
     """The sampler that a user's three numbers mean: greedy at temperature 0, else a draw."""
     return Categorical(temperature=temperature, top_k=top_k, top_p=top_p) if temperature else Greedy()
+
+
+def _draw(p: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
+    """A column (n,) of each row of probabilities (n, w), out of its nucleus."""
+    reach = p.cumsum(-1, dtype=torch.float64)
+    token = _invert(reach, generator)
+    if top_p == 1:
+        return token
+    left = (_before(p, token) >= top_p).nonzero()[:, 0]  # rows whose draw lies outside
+    for _ in range(DRAWS):
+        if not len(left):
+            return token
+        token[left] = _invert(reach[left], generator)
+        left = left[_before(p[left], token[left]) >= top_p]
+    values, ids = p[left].sort(dim=-1, descending=True, stable=True)
+    values[values.cumsum(-1, dtype=torch.float64) - values >= top_p] = 0
+    inside = _invert(values.cumsum(-1, dtype=torch.float64), generator)
+    token[left] = ids.gather(1, inside[:, None])[:, 0]
+    return token
+
+
+def _invert(reach: Tensor, generator: torch.Generator) -> Tensor:
+    """A column (n,) of each row by its share of the cumulated masses (n, w)."""
+    chance = torch.rand(len(reach), 1, generator=generator, dtype=torch.float64, device=reach.device)
+    return torch.searchsorted(reach, chance * reach[:, -1:], right=True)[:, 0].clamp(max=reach.shape[1] - 1)
+
+
+def _before(p: Tensor, token: Tensor) -> Tensor:
+    """The mass (n,) of what is likelier than the token (n,), of equals of those with a smaller id."""
+    own = p.gather(1, token[:, None])
+    likelier = p > own
+    equal = p == own
+    if int(equal.sum()) > len(p):
+        likelier |= equal & (torch.arange(p.shape[1], device=p.device) < token[:, None])
+    return torch.where(likelier, p, 0.0).sum(-1, dtype=torch.float64)
 
 
 def _guess(token: Tensor, logits: Tensor, hidden: Tensor, generator: torch.Generator) -> Guess:

@@ -133,5 +133,5 @@ class Comparison:
             tokenizer = place.model(entrant.model)[1]
             short = text_plan(variant.denoiser, tokenizer, replace(entrant.variant(place, 64).plan, banned=()))
             prompts = place.prompts(tokenizer, self.script)
-            place.judged[key] = frontier(variant.denoiser, tokenizer, prompts, short, place.judge(tokenizer))
+            place.judged[key] = frontier(variant.denoiser, tokenizer, prompts, short, place.quality(tokenizer).judge)
         return place.judged[key]

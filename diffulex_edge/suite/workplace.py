@@ -10,7 +10,7 @@ from typing import Any
 
 from diffulex_edge.api import load
 from diffulex_edge.bench import generation
-from diffulex_edge.bench.judging import Judge, judge_of_data, judge_of_documents
+from diffulex_edge.bench.judging import judge_of_data, judge_of_documents
 from diffulex_edge.bench.rows import Quality
 from diffulex_edge.bench.texts import Texts
 from diffulex_edge.errors import UsageError
@@ -45,6 +45,7 @@ class Workplace:
     data_dir: Path  # folder that `prepare` wrote
     documents: tuple[Path, ...]  # what quality is measured on; none of it may be in data_dir
     _models: dict[str, tuple[Denoiser, Tokenizer]] = field(default_factory=dict)
+    _quality: dict[str, Quality] = field(default_factory=dict)
     judged: dict[Any, Any] = field(default_factory=dict)  # what sampled text of a model and plan was worth
 
     def folder(self, name: str) -> Path:
@@ -68,15 +69,13 @@ class Workplace:
             )
         return list(read_documents(self.documents))
 
-    def texts(self, tokenizer: Tokenizer) -> Texts:
-        return Texts.read(self.read, tokenizer)
-
-    def judge(self, tokenizer: Tokenizer) -> Judge:
-        texts = self.texts(tokenizer)
-        return judge_of_data(self.data_dir, tokenizer) or judge_of_documents(texts.ids, tokenizer)
-
     def quality(self, tokenizer: Tokenizer) -> Quality:
-        return Quality(tokenizer, self.texts(tokenizer), self.judge(tokenizer), window=256, n_samples=1, seed=0)
+        """One for all rows, which share what it knows of a model and a mode."""
+        if tokenizer.fingerprint not in self._quality:
+            texts = Texts.read(self.read, tokenizer)
+            judge = judge_of_data(self.data_dir, tokenizer) or judge_of_documents(texts.ids, tokenizer)
+            self._quality[tokenizer.fingerprint] = Quality(tokenizer, texts, judge, window=256, n_samples=1, seed=0)
+        return self._quality[tokenizer.fingerprint]
 
     def prompts(self, tokenizer: Tokenizer, script: str | None = None, new_tokens: int = 64) -> list[generation.Prompt]:
         """Beginnings of documents, of one script where it is named, each with how the document went on."""

@@ -95,9 +95,7 @@ def dream(
         p = logits.softmax(-1)
         token = p.argmax(-1)
         if draw is not None:
-            kept = draw.shape(logits)
-            noise = torch.empty_like(kept).exponential_(generator=generator)
-            p, token = kept.softmax(-1), (kept - noise.log()).argmax(-1)
+            p, token = draw.shape(logits).softmax(-1), draw(logits, hidden[None], generator).token
         if alg == "origin":
             luck = torch.rand(len(token), generator=generator) < (1.0 if last else share)
             text[hidden] = torch.where(luck, token, MASK)

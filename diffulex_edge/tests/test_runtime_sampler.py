@@ -53,6 +53,22 @@ def test_the_nucleus_holds_the_token_that_crosses_its_edge() -> None:
         assert (frequencies(Categorical(top_p=top_p), logits) > 0).sum() == kept, top_p
 
 
+@pytest.mark.parametrize("top_p", [0.04, 0.3, 0.6, 0.95])
+def test_a_nucleus_is_drawn_from_in_proportion_whether_it_is_often_missed_or_not(top_p: float) -> None:
+    logits = torch.randn(60, generator=torch.Generator().manual_seed(3))
+    values, order = logits.softmax(0).sort(descending=True)
+    values[values.cumsum(0) - values >= top_p] = 0
+    wanted = torch.zeros(60).scatter(0, order, values / values.sum())
+    error = (wanted * (1 - wanted) / 40_000).sqrt()
+    assert ((frequencies(Categorical(top_p=top_p), logits) - wanted).abs() <= 5 * error).all()
+
+
+def test_a_banned_token_has_no_share_of_the_mass() -> None:
+    logits = ban(torch.zeros(40_000, 4), torch.tensor([1, 3]))
+    for sampler in (Categorical(), Categorical(top_p=0.9), Categorical(top_k=3, top_p=0.9)):
+        assert set(draw(sampler, logits).token.tolist()) == {0, 2}
+
+
 def test_the_nucleus_is_taken_of_what_top_k_left() -> None:
     # Of (0.4, 0.3, 0.3) top 2 are (0.571, 0.429): a nucleus of 0.5 is the first alone.
     assert frequencies(Categorical(top_k=2, top_p=0.5), torch.tensor([0.4, 0.3, 0.3]).log()).tolist() == [1, 0, 0]
