@@ -181,13 +181,13 @@ class LocalAttention(nn.Module):
 
     def __init__(self, width: int, inner: int, n_heads: int, window: int) -> None:
         super().__init__()
-        self.reach, self.n_heads, self.inner = window, n_heads, inner
+        self.reach, self.n_heads = window, n_heads
         self.qkv = nn.Linear(width, 3 * inner, bias=False)
         self.out = zero_linear(inner, width)
 
     def recall(self, halo: Tensor) -> Tensor:
         """The halo's keys, turned, and values: (B, window, 2 H, E)."""
-        k, v = F.linear(halo, self.qkv.weight[self.inner :]).unflatten(-1, (2 * self.n_heads, -1)).chunk(2, 2)
+        _, k, v = self.qkv(halo).unflatten(-1, (3 * self.n_heads, -1)).chunk(3, 2)  # quantised weights cannot be cut
         turn = turns(torch.arange(self.reach, device=halo.device), k.shape[-1])
         return torch.cat((rotate(k, turn[:, :, None]), v), 2)
 

@@ -13,7 +13,7 @@ from diffulex_edge.errors import BackendUnavailable
 from diffulex_edge.machine import set_threads
 from diffulex_edge.runtime.depth import DepthSchedule, LinearDepth
 from diffulex_edge.runtime.plan import plan_for
-from diffulex_edge.runtime.reveal import Reveal, RevealTop
+from diffulex_edge.runtime.reveal import RevealAbove, RevealTop
 from diffulex_edge.runtime.text import prompt_ids, text_plan
 from diffulex_edge.suite.frontier import frontier
 from diffulex_edge.suite.workplace import Workplace
@@ -33,11 +33,11 @@ class Entrant:
     steps: int = 12  # for every 32 tokens, whatever the block size
     block_size: int = 32  # tokens
     depth: DepthSchedule = LinearDepth()
-    reveal: Reveal = RevealTop()
+    confidence_stop: float | None = None  # show all that is at least so probable; None: as many as the step's share
 
     def settings(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value if isinstance(value, str | int) else repr(value) for name, value in values.items()}
+        return {**values, "depth": repr(self.depth)}
 
     def variant(self, place: Workplace, new_tokens: int) -> Variant:
         """Never ends a text early, so that all sides write as many tokens."""
@@ -49,7 +49,7 @@ class Entrant:
             block_size=self.block_size,
             steps=self.steps,
             depth=self.depth,
-            reveal=self.reveal,
+            reveal=RevealTop() if self.confidence_stop is None else RevealAbove(self.confidence_stop),
             banned=(tokenizer.eos_id,),
         )
         plan = text_plan(denoiser, tokenizer, plan)

@@ -6,7 +6,6 @@ and the perplexity is read off where the entropy is that of the documents.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,7 @@ from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.sampler import choose_sampler
 from diffulex_edge.text.tokenizer import Tokenizer
 
-TEMPERATURES = (0.8, 1.0, 1.2, 1.4)
+TEMPERATURES = (1.0, 1.3, 1.6, 1.9)
 TOP_P = 0.9
 
 
@@ -35,13 +34,19 @@ def frontier(
         points.append({"temperature": temperature, **generation.verdict(written, prompts, tokenizer, judge.model)})
     went_on = [prompt for prompt in prompts if prompt.reference]
     documents = generation.verdict([prompt.reference for prompt in went_on], went_on, tokenizer, judge.model)
-    return {"points": points, "documents": documents, "ppl_at_entropy": at_entropy(points, documents["entropy"])}
+    entropy = documents["entropy"]
+    return {
+        "points": points,
+        "documents": documents,
+        "ppl_at_entropy": at_entropy(points, "judge_ppl", entropy),
+        "rep4_at_entropy": at_entropy(points, "rep4", entropy),
+    }
 
 
-def at_entropy(points: Sequence[dict[str, Any]], entropy: float) -> float | None:
-    """The judge's perplexity at an entropy (nats), along straight lines of log perplexity; None outside the points."""
-    known = sorted((p["entropy"], math.log(p["judge_ppl"])) for p in points if p["judge_ppl"] is not None)
+def at_entropy(points: Sequence[dict[str, Any]], name: str, entropy: float) -> float | None:
+    """A figure at an entropy (nats), along straight lines between the points; None outside of them."""
+    known = sorted((point["entropy"], point[name]) for point in points if point[name] is not None)
     if not known or not known[0][0] <= entropy <= known[-1][0]:
         return None
-    entropies, nats = zip(*known, strict=True)
-    return math.exp(float(np.interp(entropy, entropies, nats)))
+    entropies, values = zip(*known, strict=True)
+    return float(np.interp(entropy, entropies, values))

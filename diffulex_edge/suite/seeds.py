@@ -7,7 +7,6 @@ autoregressive one `causal`; all of as many parameters, trained on the same toke
 from __future__ import annotations
 
 from diffulex_edge.runtime.depth import ConstantDepth, DepthSchedule, LinearDepth, SandwichDepth
-from diffulex_edge.runtime.reveal import RevealAbove
 from diffulex_edge.suite.comparisons import Comparison, Entrant
 from diffulex_edge.suite.jobs import Job
 from diffulex_edge.suite.probes import Recall, Step
@@ -51,7 +50,7 @@ def comparisons(config: SuiteConfig) -> list[Comparison]:
         "depth": (_eco("all layers"), *(_eco(title, depth=depth) for title, depth in depths().items())),
         "confidence-stop": (
             _eco("no confidence_stop"),
-            *(_eco(f"confidence_stop {p}", reveal=RevealAbove(p)) for p in (0.95, 0.98, 0.99)),
+            *(_eco(f"confidence_stop {p}", confidence_stop=p) for p in (0.95, 0.98, 0.99)),
         ),
         "slots": (_eco("16 slots"), *(Entrant(title=f"{m} slots", model=f"eco-m{m}-s0") for m in SLOTS)),
     }

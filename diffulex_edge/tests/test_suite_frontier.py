@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import json
+import subprocess
+import sys
 
 import pytest
 
@@ -15,11 +17,11 @@ from diffulex_edge.tests import toys
 
 
 def test_perplexity_is_read_off_where_the_entropy_is_that_of_the_documents() -> None:
-    points = [{"entropy": h, "judge_ppl": math.exp(2 * h)} for h in (3.4, 3.0, 3.2)]
-    assert at_entropy(points, 3.1) == pytest.approx(math.exp(6.2))
-    assert at_entropy(points, 3.5) is None
-    assert at_entropy(points, 2.9) is None
-    assert at_entropy([{"entropy": 3.0, "judge_ppl": None}], 3.0) is None
+    points = [{"entropy": h, "judge_ppl": 20 * h} for h in (3.4, 3.0, 3.2)]
+    assert at_entropy(points, "judge_ppl", 3.1) == pytest.approx(62)
+    assert at_entropy(points, "judge_ppl", 3.5) is None
+    assert at_entropy(points, "judge_ppl", 2.9) is None
+    assert at_entropy([{"entropy": 3.0, "judge_ppl": None}], "judge_ppl", 3.0) is None
 
 
 def test_frozen_memory_does_not_grow_with_the_text_and_a_cache_does() -> None:
@@ -41,3 +43,13 @@ def test_a_comparison_has_its_baseline_first_and_titles_that_differ() -> None:
         assert isinstance(comparison, Comparison)
         titles = [entrant.title for entrant in comparison.entrants]
         assert len(set(titles)) == len(titles) > 1
+
+
+def test_the_settings_of_a_row_are_the_same_in_every_process() -> None:
+    code = (
+        "import json; from diffulex_edge.suite import seeds, workplace; jobs = seeds.jobs(workplace.SuiteConfig());"
+        "print(json.dumps({job.name: dict(job.settings) for job in jobs}))"
+    )
+    said = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(said) == 1
+    assert len(json.loads(said.pop())) == len(jobs(SuiteConfig()))
