@@ -18,6 +18,7 @@ from diffulex_edge.runtime.text import prompt_ids, text_plan
 from diffulex_edge.suite.frontier import frontier
 from diffulex_edge.suite.workplace import Workplace
 
+SAMPLED = 64  # tokens that are sampled after a prompt, to be judged
 UNIT = 32  # tokens that `steps` are counted for, in blocks of any size
 PROMPTS = ("मैं कल बाज़ार गया था", "mai kal bazaar gaya tha")
 
@@ -131,7 +132,7 @@ class Comparison:
         key = replace(entrant, title=""), self.script
         if key not in place.judged:
             tokenizer = place.model(entrant.model)[1]
-            short = text_plan(variant.denoiser, tokenizer, replace(entrant.variant(place, 64).plan, banned=()))
-            prompts = place.prompts(tokenizer, self.script)
-            place.judged[key] = frontier(variant.denoiser, tokenizer, prompts, short, place.quality(tokenizer).judge)
+            plan = entrant.variant(place, SAMPLED).plan
+            prompts = place.prompts(tokenizer, self.script, SAMPLED)
+            place.judged[key] = frontier(variant.denoiser, tokenizer, prompts, plan, place.quality(tokenizer).judge)
         return place.judged[key]

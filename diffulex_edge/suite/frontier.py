@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
-
-import numpy as np
 
 from diffulex_edge.bench import generation
 from diffulex_edge.bench.judging import Judge
@@ -26,13 +25,17 @@ TOP_P = 0.9
 def frontier(
     denoiser: Denoiser, tokenizer: Tokenizer, prompts: Sequence[generation.Prompt], plan: Plan, judge: Judge
 ) -> dict[str, Any]:
-    """The points along the temperature; the documents' own; and the perplexity at their entropy, None out of reach."""
+    """The points along the temperature; the documents' own; and the figures at their entropy, None out of reach.
+
+    The plan should not end a text early, and only as long a piece of a document is looked at: short texts have less
+    entropy.
+    """
     points = []
     for temperature in TEMPERATURES:
         hot = replace(plan, sampler=choose_sampler(temperature, top_p=TOP_P))
         written = generation.write(denoiser, prompts, hot)
         points.append({"temperature": temperature, **generation.verdict(written, prompts, tokenizer, judge.model)})
-    went_on = [prompt for prompt in prompts if prompt.reference]
+    went_on = [prompt for prompt in prompts if len(prompt.reference) == plan.max_new_tokens]
     documents = generation.verdict([prompt.reference for prompt in went_on], went_on, tokenizer, judge.model)
     entropy = documents["entropy"]
     return {
@@ -44,9 +47,9 @@ def frontier(
 
 
 def at_entropy(points: Sequence[dict[str, Any]], name: str, entropy: float) -> float | None:
-    """A figure at an entropy (nats), along straight lines between the points; None outside of them."""
-    known = sorted((point["entropy"], point[name]) for point in points if point[name] is not None)
-    if not known or not known[0][0] <= entropy <= known[-1][0]:
-        return None
-    entropies, values = zip(*known, strict=True)
-    return float(np.interp(entropy, entropies, values))
+    """A figure at an entropy (nats), on straight lines from point to point; None where none of these reaches it."""
+    for low, high in pairwise(points):
+        if low["entropy"] <= entropy < high["entropy"] and None not in (low[name], high[name]):
+            share = (entropy - low["entropy"]) / (high["entropy"] - low["entropy"])
+            return float(low[name] + share * (high[name] - low[name]))
+    return None

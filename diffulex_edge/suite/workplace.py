@@ -77,7 +77,7 @@ class Workplace:
             self._quality[tokenizer.fingerprint] = Quality(tokenizer, texts, judge, window=256, n_samples=1, seed=0)
         return self._quality[tokenizer.fingerprint]
 
-    def prompts(self, tokenizer: Tokenizer, script: str | None = None, new_tokens: int = 64) -> list[generation.Prompt]:
+    def prompts(self, tokenizer: Tokenizer, script: str | None, new_tokens: int) -> list[generation.Prompt]:
         """Beginnings of documents, of one script where it is named, each with how the document went on."""
         pool = [document for document in self.read if script in (None, document.script)]
         if not pool:

@@ -17,11 +17,11 @@ from diffulex_edge.tests import toys
 
 
 def test_perplexity_is_read_off_where_the_entropy_is_that_of_the_documents() -> None:
-    points = [{"entropy": h, "judge_ppl": 20 * h} for h in (3.4, 3.0, 3.2)]
+    points = [{"entropy": h, "judge_ppl": 20 * h} for h in (3.0, 3.2, 3.4, 3.1)]
     assert at_entropy(points, "judge_ppl", 3.1) == pytest.approx(62)
     assert at_entropy(points, "judge_ppl", 3.5) is None
     assert at_entropy(points, "judge_ppl", 2.9) is None
-    assert at_entropy([{"entropy": 3.0, "judge_ppl": None}], "judge_ppl", 3.0) is None
+    assert at_entropy([{"entropy": h, "judge_ppl": None} for h in (3.0, 3.2)], "judge_ppl", 3.1) is None
 
 
 def test_frozen_memory_does_not_grow_with_the_text_and_a_cache_does() -> None:
