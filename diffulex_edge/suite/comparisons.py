@@ -11,6 +11,7 @@ from diffulex_edge.bench.energy import energy_source
 from diffulex_edge.bench.variants import NUMBERS, Skipped, Variant, fit
 from diffulex_edge.errors import BackendUnavailable
 from diffulex_edge.machine import set_threads
+from diffulex_edge.model.compiled import compiled
 from diffulex_edge.runtime.depth import DepthSchedule, LinearDepth
 from diffulex_edge.runtime.plan import plan_for
 from diffulex_edge.runtime.reveal import RevealAbove, RevealTop
@@ -36,9 +37,12 @@ class Entrant:
     depth: DepthSchedule = LinearDepth()
     confidence_stop: float | None = None  # show all that is at least so probable; None: as many as the step's share
 
+    compiled: bool = False  # the speed is that of the compiled step; what is written is the same
+
     def settings(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {**values, "depth": repr(self.depth)}
+        """What is not as it is by default: a setting that comes later leaves the rows of before as they are."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return {name: repr(value) if name == "depth" else value for name, value in values.items()}
 
     def variant(self, place: Workplace, new_tokens: int) -> Variant:
         """Never ends a text early, so that all sides write as many tokens."""
@@ -94,15 +98,19 @@ class Comparison:
         chosen, skipped = self._variants(place)
         tokenizer = place.model(self.entrants[0].model)[1]
         prompts = [prompt_ids(tokenizer, text) for text in PROMPTS]
-        chosen, slow = runs.warm_up(chosen, prompts[0], self.warm_ups, self.slowest_run)
+        timed = [
+            replace(each, denoiser=compiled(each.denoiser)) if self._of(each).compiled else each for each in chosen
+        ]
+        timed, slow = runs.warm_up(timed, prompts[0], self.warm_ups, self.slowest_run)
         energy = energy_source()
-        measured, scope = runs.interleaved(chosen, prompts, self.rounds, energy)
+        measured, scope = runs.interleaved(timed, prompts, self.rounds, energy)
+        chosen = [each for each in chosen if each.name in measured]
         quality = place.quality(tokenizer)
         table = []
         for variant in chosen:
             row = rows.row(variant, measured[variant.name], measured[chosen[0].name], quality)
             size = context_bytes(variant.denoiser, variant.plan.context, self.new_tokens, variant.plan.block_size)
-            about = {"model": self._entrant(variant).model, "context_bytes": size}
+            about = {"model": self._of(variant).model, "context_bytes": size}
             table.append({**row, **about, "sampled": self._sampled(place, variant)})
         return {
             "baseline": chosen[0].name,
@@ -113,7 +121,7 @@ class Comparison:
             "judge_trained_on": quality.judge.trained_on,
         }
 
-    def _entrant(self, variant: Variant) -> Entrant:
+    def _of(self, variant: Variant) -> Entrant:
         return next(entrant for entrant in self.entrants if entrant.title == variant.name)
 
     def _variants(self, place: Workplace) -> tuple[list[Variant], list[Skipped]]:
@@ -128,8 +136,8 @@ class Comparison:
 
     def _sampled(self, place: Workplace, variant: Variant) -> dict[str, Any]:
         """The same for all rows of the suite that have this side, so measured once in a process."""
-        entrant = self._entrant(variant)
-        key = replace(entrant, title=""), self.script
+        entrant = self._of(variant)
+        key = replace(entrant, title="", compiled=False), self.script
         if key not in place.judged:
             tokenizer = place.model(entrant.model)[1]
             plan = entrant.variant(place, SAMPLED).plan

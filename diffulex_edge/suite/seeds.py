@@ -59,6 +59,7 @@ def comparisons(config: SuiteConfig) -> list[Comparison]:
         Comparison(name=f"script-{script}", entrants=_rivals(), script=script, rounds=config.suite_rounds)
         for script in ("devanagari", "roman", "mixed")
     ]
+    found.append(Comparison(name="compiled-1024", entrants=_engines(), new_tokens=1024, rounds=config.suite_rounds))
     return [*found, *(_length(n, config) for n in LENGTHS), *(_rivals_at(n, config) for n in LENGTHS)]
 
 
@@ -69,6 +70,12 @@ def depths() -> dict[str, DepthSchedule]:
 
 def _eco(title: str, **settings: object) -> Entrant:
     return Entrant(title=title, model=ECO, **settings)  # type: ignore[arg-type]
+
+
+def _engines() -> tuple[Entrant, ...]:
+    """The best that each mode can do: text that grows is compiled for no length, and gains nothing by it."""
+    sides = (("block", False), ("block_frozen", False), ("block_frozen", True))
+    return tuple(_eco(f"{mode}, compiled" if fast else mode, mode=mode, steps=8, compiled=fast) for mode, fast in sides)
 
 
 def _rivals(steps: int = 12) -> tuple[Entrant, ...]:
