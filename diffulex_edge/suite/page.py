@@ -182,6 +182,8 @@ def _sweeps(results: Rows) -> str:
         figures = row["figures"]
         head = (name, "tokens/s", "times the first", "forwards", "block NELBO", "judge", "rep-4")
         lines = [_side(each) for each in figures["rows"]]
+        documents = figures["rows"][0]["sampled"]["documents"]
+        lines.append(("the documents", "", "", "", "", number(documents["judge_ppl"]), number(documents["rep4"])))
         lines += [(f"{left['name']}: {left['reason']}", *[""] * 6) for left in figures["skipped"]]
         parts.append(f"{_table(head, lines)}\n\n{_where(row)}\n")
     return "\n".join(parts) if len(parts) > 1 else ""

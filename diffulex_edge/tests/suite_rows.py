@@ -41,7 +41,11 @@ def side(name: str, seconds: float, n: int, *, ratio: float = 1.0, bits: int = 1
         "forwards": 12.0,
         "block_nelbo": 1.5,
         "context_bytes": bits,
-        "sampled": {"ppl_at_entropy": 60.0, "rep4_at_entropy": 0.01},
+        "sampled": {
+            "ppl_at_entropy": 60.0,
+            "rep4_at_entropy": 0.01,
+            "documents": {"judge_ppl": 70.0, "rep4": 0.02},
+        },
     }
 
 

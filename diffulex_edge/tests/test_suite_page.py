@@ -61,6 +61,13 @@ def test_the_page_shows_each_figure_in_its_place_and_what_was_left_out() -> None
     assert "`causal-s0`" in said.split("Not measured yet")[1]
 
 
+def test_a_sweep_shows_speed_and_quality_of_each_side_and_what_the_documents_have() -> None:
+    said = page({"steps": suite_rows.length(256)})
+    assert f"| {CHALLENGER} | 512 | 2.000 (1.900 to 2.100) | 12 | 1.500 | 60 | 0.010 |" in said
+    assert "| the documents |  |  |  |  | 70 | 0.020 |" in said
+    assert "eco, full: too slow" in said
+
+
 def test_a_page_without_rows_says_what_is_missing() -> None:
     said = page({})
     assert "Open: the verdict needs the row rivals-1024" in said
