@@ -71,6 +71,7 @@ class Comparison:
     entrants: tuple[Entrant, ...]
     new_tokens: int = 256
     rounds: int = 3
+    prompts: tuple[str, ...] = PROMPTS
     warm_ups: int = 1  # runs of each side that are not counted
     slowest_run: float = 400.0  # seconds; a side that takes longer in a warm-up is left out, and named
     script: str | None = None  # of the documents that sampled text goes on from; None: all
@@ -88,6 +89,7 @@ class Comparison:
             "warm_ups": self.warm_ups,
             "slowest_run": self.slowest_run,
             "script": self.script,
+            **({"prompts": self.prompts} if self.prompts != PROMPTS else {}),
         }
 
     def ready(self, place: Workplace) -> bool:
@@ -97,7 +99,7 @@ class Comparison:
         set_threads(1)
         chosen, skipped = self._variants(place)
         tokenizer = place.model(self.entrants[0].model)[1]
-        prompts = [prompt_ids(tokenizer, text) for text in PROMPTS]
+        prompts = [prompt_ids(tokenizer, text) for text in self.prompts]
         timed = [
             replace(each, denoiser=compiled(each.denoiser)) if self._of(each).compiled else each for each in chosen
         ]

@@ -7,7 +7,7 @@ autoregressive one `causal`; all of as many parameters, trained on the same toke
 from __future__ import annotations
 
 from diffulex_edge.runtime.depth import ConstantDepth, DepthSchedule, LinearDepth, SandwichDepth
-from diffulex_edge.suite.comparisons import Comparison, Entrant
+from diffulex_edge.suite.comparisons import PROMPTS, Comparison, Entrant
 from diffulex_edge.suite.jobs import Job
 from diffulex_edge.suite.probes import Recall, Step
 from diffulex_edge.suite.trainings import Likelihood, Training
@@ -90,7 +90,8 @@ def _rivals(steps: int = 12) -> tuple[Entrant, ...]:
 def _length(new_tokens: int, config: SuiteConfig) -> Comparison:
     """Modes of one checkpoint, 4 tokens a step in all.
 
-    Those without a cache take minutes for long texts, so there no side is warmed up, and each prompt is decoded once.
+    Those without a cache take minutes for long texts, so there no side is warmed up, and each prompt is decoded once;
+    of the longest, one prompt.
     """
     modes = ("block", "full", "block_frozen")
     long = new_tokens > 1024
@@ -99,6 +100,7 @@ def _length(new_tokens: int, config: SuiteConfig) -> Comparison:
         entrants=tuple(_eco(f"eco, {mode}", mode=mode, steps=8) for mode in modes),
         new_tokens=new_tokens,
         rounds=1 if long else config.suite_rounds,
+        prompts=PROMPTS[:1] if new_tokens == max(LENGTHS) else PROMPTS,
         warm_ups=0 if long else 1,
     )
 
