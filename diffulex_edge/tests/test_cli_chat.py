@@ -169,8 +169,9 @@ def test_a_template_of_one_s_own_is_used_and_a_hostile_one_ends_with_code_3(
 ) -> None:
     file = tmp_path / "own.jinja"
     file.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
-    own, said = chat(tiny_run, ["आज"], monkeypatch, capsys, "--template", str(file))
-    plain, _ = chat(tiny_run, ["आज"], monkeypatch, capsys, "--template", "plain")
+    long = ("--max_new_tokens", "96")  # a few tokens may be the same whatever stands before them
+    own, said = chat(tiny_run, ["आज"], monkeypatch, capsys, "--template", str(file), *long)
+    plain, _ = chat(tiny_run, ["आज"], monkeypatch, capsys, "--template", "plain", *long)
     assert own["turns"] != plain["turns"]
     assert "not trained to chat" not in said
     file.write_text("{{ ''.__class__ }}")
