@@ -20,6 +20,8 @@ def run_suite(config: SuiteConfig, data_dir: Path, data: tuple[Path, ...], json:
     place = Workplace(config, data_dir, data)
     chosen = wanted(jobs(config), config.only)
     missing, say = due(chosen, place), console(json)
+    if any(job.needs for job in missing):
+        place.check_documents()  # before the hours of training, not behind them
     say.print(f"{len(missing)} rows to measure of {len(chosen)}; {config.results} has the others")
     failed, run = {}, run_on_ray if config.workers else run_here
     for done, (job, why) in enumerate(run(missing, place), 1):

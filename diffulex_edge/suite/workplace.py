@@ -61,6 +61,11 @@ class Workplace:
             self._models[name] = load(self.folder(name) if self.folder(name).exists() else name)
         return self._models[name]
 
+    def check_documents(self) -> None:
+        """Raises UsageError where there are none, ArtefactError where they cannot be read."""
+        if not self.read:
+            raise UsageError(f"there is no document in {', '.join(map(str, self.documents))}")
+
     @cached_property
     def read(self) -> Sequence[Document]:
         if not self.documents:

@@ -33,8 +33,11 @@ def test_the_command_line_asks_ray_for_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
+    (tmp_path / "held_out.txt").write_text("मैं कल बाज़ार गया था")
     where = ["--results", str(tmp_path / "rows"), "--suite_dir", str(tmp_path / "models")]
     assert main(["bench", "--suite", "seeds", "--workers", "1", *where]) == 2
+    assert "needs documents" in capsys.readouterr().err
+    assert main(["bench", "--suite", "seeds", "--workers", "1", *where, "--data", str(tmp_path / "held_out.txt")]) == 2
     assert "--workers needs ray" in capsys.readouterr().err
 
 
