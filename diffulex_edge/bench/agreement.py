@@ -17,7 +17,7 @@ from diffulex_edge.bench.progress import bar
 from diffulex_edge.bench.statistics import ratio
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
-from diffulex_edge.runtime.decode import Finished, decode
+from diffulex_edge.runtime.decode import decode, finish
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.quota import OneByOne
 from diffulex_edge.runtime.reveal import RevealAbove, RevealTop
@@ -85,8 +85,7 @@ def _decoded(denoiser: Denoiser, prompts: list[list[int]], plan: Plan, advance: 
     """What is written after each prompt, and in how many forwards; one by one, so that forwards are of one text."""
     found = []
     for prompt in prompts:
-        *_, end = decode(denoiser, [prompt], plan)
-        assert isinstance(end, Finished)
+        end = finish(decode(denoiser, [prompt], plan))
         found.append((end.tokens[0], end.forwards))
         advance(1)
     return found

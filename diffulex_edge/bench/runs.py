@@ -14,7 +14,7 @@ from diffulex_edge.bench.environment import PeakMemory
 from diffulex_edge.bench.generation import kept
 from diffulex_edge.bench.progress import bar
 from diffulex_edge.bench.variants import Skipped, Variant
-from diffulex_edge.runtime.decode import Finished, decode
+from diffulex_edge.runtime.decode import decode, finish
 
 
 @dataclass
@@ -77,11 +77,10 @@ def _run_once(variant: Variant, prompt: list[int], runs: Runs, memory: PeakMemor
     memory.reset()
     energy.lap()
     start = time.perf_counter()
-    *_, last = decode(variant.denoiser, [prompt], variant.plan)
+    last = finish(decode(variant.denoiser, [prompt], variant.plan))
     runs.latency.append(time.perf_counter() - start)
     runs.joules.append(energy.lap())
     runs.peak.append(memory.read())
-    assert isinstance(last, Finished)
     runs.tokens.append(kept(last.tokens[0], variant.plan))
     runs.forwards.append(last.forwards)
     runs.commits.append(last.commits)

@@ -8,6 +8,7 @@ infilling is the same loop.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -117,6 +118,13 @@ def decode(
         yield committed
         start, unread = stop, (block,)
     yield Finished(canvas.filled(), canvas.texts(), forwards, commits)
+
+
+def finish(events: Iterator[Event]) -> Finished:
+    """The end of a stream. No draft is kept on the way: the logits of all steps together take gigabytes."""
+    (last,) = deque(events, maxlen=1)
+    assert isinstance(last, Finished)
+    return last
 
 
 def prefill(prefix: Tensor, block_size: int, spec: DenoiserSpec, aligned: bool) -> tuple[Tensor, ...]:

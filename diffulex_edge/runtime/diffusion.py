@@ -14,7 +14,7 @@ import torch
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
-from diffulex_edge.runtime.decode import Committed, Finished, decode
+from diffulex_edge.runtime.decode import Committed, decode, finish
 from diffulex_edge.runtime.diffusion_blocks import DiffusionBlock as DiffusionBlock
 from diffulex_edge.runtime.diffusion_blocks import DiffusionBlockManager as DiffusionBlockManager
 from diffulex_edge.runtime.diffusion_sampler import DiffusionSampler as DiffusionSampler
@@ -72,8 +72,7 @@ class DiffusionEngine:
         mask ids is filled there and not gone on from.
         """
         rows, alone = prompt_rows(prompt)
-        *_, finished = decode(self.model, rows, self.plan(config), device=self.device)
-        assert isinstance(finished, Finished)
+        finished = finish(decode(self.model, rows, self.plan(config), device=self.device))
         return finished.texts[0] if alone else finished.texts
 
     def generate_stream(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
-from diffulex_edge.runtime.decode import Committed, Finished, decode
+from diffulex_edge.runtime.decode import Committed, decode, finish
 from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.score import masked_pll
 
@@ -231,8 +231,7 @@ def _fill(
             row += [mask] * length + after
         rows.append(row)
     size = denoiser.spec.block_length or max(map(len, rows))
-    *_, finished = decode(denoiser, rows, replace(plan, block_size=size), device=device)
-    assert isinstance(finished, Finished)
+    finished = finish(decode(denoiser, rows, replace(plan, block_size=size), device=device))
     return finished.texts
 
 
