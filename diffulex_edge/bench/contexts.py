@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffulex_edge.model.base import NONE, Denoiser
+from diffulex_edge.runtime.decode import prefill
 
 
 @torch.inference_mode()
@@ -17,8 +18,8 @@ def context_bytes(denoiser: Denoiser, kind: str, tokens: int, block_size: int) -
     """Bytes of the context `kind` behind a text of so many tokens, buffers that wait to be filled among them."""
     text = torch.zeros(1, tokens, dtype=torch.long)
     context = denoiser.begin(kind, 1, tokens)
-    for block in text.split(block_size, 1):
-        _, context = denoiser(block, context, rows=NONE)
+    for piece in prefill(text, block_size, denoiser.spec, context.aligned):
+        _, context = denoiser(piece, context, rows=NONE)
     found = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(context)}
     return sum(found.values())
 

@@ -14,7 +14,7 @@ from diffulex_edge.bench import repetition
 from diffulex_edge.bench.judge import KneserNey
 from diffulex_edge.bench.progress import Advance, quiet
 from diffulex_edge.model.base import Denoiser
-from diffulex_edge.runtime.decode import Finished, decode
+from diffulex_edge.runtime.decode import decode, finish
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.text.corpus import Document
 from diffulex_edge.text.script import ill_formed, script_errors
@@ -64,9 +64,7 @@ def write(
     texts: list[list[int]] = []
     for start in range(0, len(prompts), batch_size):
         batch = [prompt.ids for prompt in prompts[start : start + batch_size]]
-        for event in decode(denoiser, batch, plan):
-            if isinstance(event, Finished):
-                texts += [kept(tokens, plan) for tokens in event.tokens]
+        texts += [kept(tokens, plan) for tokens in finish(decode(denoiser, batch, plan)).tokens]
         advance(len(batch))
     return texts
 

@@ -11,13 +11,16 @@ from diffulex_edge.bench.energy import energy_source
 from diffulex_edge.bench.variants import NUMBERS, Skipped, Variant, fit
 from diffulex_edge.errors import BackendUnavailable
 from diffulex_edge.machine import set_threads
+from diffulex_edge.model.base import Denoiser
 from diffulex_edge.model.compiled import compiled
 from diffulex_edge.runtime.depth import DepthSchedule, LinearDepth
-from diffulex_edge.runtime.plan import plan_for
+from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.reveal import RevealAbove, RevealTop
 from diffulex_edge.runtime.text import prompt_ids, text_plan
 from diffulex_edge.suite.frontier import frontier
+from diffulex_edge.suite.jobs import RowOnly
 from diffulex_edge.suite.workplace import Workplace
+from diffulex_edge.text.tokenizer import Tokenizer
 
 SAMPLED = 64  # tokens that are sampled after a prompt, to be judged
 UNIT = 32  # tokens that `steps` are counted for, in blocks of any size
@@ -36,7 +39,6 @@ class Entrant:
     block_size: int = 32  # tokens
     depth: DepthSchedule = LinearDepth()
     confidence_stop: float | None = None  # show all that is at least so probable; None: as many as the step's share
-
     compiled: bool = False  # the speed is that of the compiled step; what is written is the same
 
     def settings(self) -> dict[str, Any]:
@@ -45,9 +47,13 @@ class Entrant:
         return {name: repr(value) if name == "depth" else value for name, value in values.items()}
 
     def variant(self, place: Workplace, new_tokens: int) -> Variant:
-        """Never ends a text early, so that all sides write as many tokens."""
         denoiser, tokenizer = place.model(self.model)
         denoiser = NUMBERS[self.number_type](denoiser) if self.number_type != "fp32" else denoiser
+        plan = self.plan(denoiser, tokenizer, new_tokens)
+        return Variant(self.title, self.mode, denoiser, plan, self.block_size, self.number_type)
+
+    def plan(self, denoiser: Denoiser, tokenizer: Tokenizer, new_tokens: int) -> Plan:
+        """Never ends a text early, so that all sides write as many tokens."""
         plan = plan_for(
             denoiser.spec,
             max_new_tokens=new_tokens,
@@ -58,12 +64,11 @@ class Entrant:
             banned=(tokenizer.eos_id,),
         )
         plan = text_plan(denoiser, tokenizer, plan)
-        fitted = fit(self.mode, plan, denoiser.spec, equal_tokens_per_step=True, unit=UNIT)
-        return Variant(self.title, self.mode, denoiser, fitted, self.block_size, self.number_type)
+        return fit(self.mode, plan, denoiser.spec, equal_tokens_per_step=True, unit=UNIT)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(RowOnly):
     """Sides in turn, A B A B, on one thread. The first is the baseline that ratios refer to."""
 
     alone: ClassVar[bool] = True
@@ -91,9 +96,6 @@ class Comparison:
             "script": self.script,
             **({"prompts": self.prompts} if self.prompts != PROMPTS else {}),
         }
-
-    def ready(self, place: Workplace) -> bool:
-        return True
 
     def run(self, place: Workplace) -> dict[str, Any]:
         set_threads(1)
@@ -142,7 +144,7 @@ class Comparison:
         key = replace(entrant, title="", compiled=False), self.script
         if key not in place.judged:
             tokenizer = place.model(entrant.model)[1]
-            plan = entrant.variant(place, SAMPLED).plan
+            plan = entrant.plan(variant.denoiser, tokenizer, SAMPLED)
             prompts = place.prompts(tokenizer, self.script, SAMPLED)
             place.judged[key] = frontier(variant.denoiser, tokenizer, prompts, plan, place.quality(tokenizer).judge)
         return place.judged[key]

@@ -40,6 +40,13 @@ class Job(Protocol):
         ...
 
 
+class RowOnly:
+    """A job that leaves nothing behind beside its row."""
+
+    def ready(self, place: Workplace) -> bool:
+        return True
+
+
 @dataclass(frozen=True)
 class Results:
     """The rows that have been measured: a sealed JSON file each."""

@@ -37,8 +37,8 @@ def _frontier(results: Rows, axes: Any) -> bool:
     """The judge's perplexity at the documents' entropy against speed, a point a side, a colour a row."""
     drawn = False
     for name, row in sorted(results.items()):
-        sides = row["figures"].get("rows", ()) if not name.startswith((LENGTH, RIVALS, "script-")) else ()
-        points = [(each["tokens_per_s"], each["sampled"]["ppl_at_entropy"], each["name"]) for each in sides]
+        shown = row["figures"].get("rows", ()) if not name.startswith((LENGTH, RIVALS, "script-")) else ()
+        points = [(each["tokens_per_s"], each["sampled"]["ppl_at_entropy"], each["name"]) for each in shown]
         known = [point for point in points if point[1] is not None]
         if not known:
             continue

@@ -10,11 +10,12 @@ from diffulex_edge.api import SHIPPED
 from diffulex_edge.bench.recall import RecallConfig, recall
 from diffulex_edge.bench.steps import StepBenchConfig, benchmark_steps
 from diffulex_edge.machine import set_threads
+from diffulex_edge.suite.jobs import RowOnly
 from diffulex_edge.suite.workplace import Workplace
 
 
 @dataclass(frozen=True)
-class Recall:
+class Recall(RowOnly):
     """Key and value, bound in one block and asked for in later ones."""
 
     seed: int
@@ -33,9 +34,6 @@ class Recall:
     def settings(self) -> Mapping[str, Any]:
         return asdict(self._config)
 
-    def ready(self, place: Workplace) -> bool:
-        return True
-
     def run(self, place: Workplace) -> Mapping[str, Any]:
         set_threads(1)
         found = recall(self._config)
@@ -43,7 +41,7 @@ class Recall:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(RowOnly):
     """A denoise step at batch 1 by engine, over the floor of its arithmetic and its weights."""
 
     model: str = SHIPPED
@@ -55,9 +53,6 @@ class Step:
     @property
     def settings(self) -> Mapping[str, Any]:
         return asdict(self)
-
-    def ready(self, place: Workplace) -> bool:
-        return True
 
     def run(self, place: Workplace) -> Mapping[str, Any]:
         set_threads(1)

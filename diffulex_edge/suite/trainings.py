@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from diffulex_edge.bench.quality import EvalConfig, evaluate
 from diffulex_edge.machine import set_threads
+from diffulex_edge.suite.jobs import RowOnly
 from diffulex_edge.suite.workplace import Workplace
 from diffulex_edge.train.loop import train
 from diffulex_edge.train.recipe import TrainConfig
@@ -52,7 +53,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Likelihood:
+class Likelihood(RowOnly):
     """Bits a character of the documents, whole and by script, block by block in each mode; and a look at samples."""
 
     alone: ClassVar[bool] = False
@@ -70,9 +71,6 @@ class Likelihood:
     @property
     def settings(self) -> dict[str, Any]:
         return asdict(self)
-
-    def ready(self, place: Workplace) -> bool:
-        return True
 
     def run(self, place: Workplace) -> dict[str, Any]:
         set_threads(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffulex_edge.model.base import DenoiserSpec
+from diffulex_edge.runtime import decode as decoding
 from diffulex_edge.runtime.decode import Committed, Draft, Finished, decode
 from diffulex_edge.runtime.plan import Plan
 
@@ -95,9 +96,7 @@ class Bytes:
 
 
 def finish(denoiser: Any, prompts: Any, plan: Plan | None) -> Finished:
-    *_, finished = decode(denoiser, prompts, plan)
-    assert isinstance(finished, Finished)
-    return finished
+    return decoding.finish(decode(denoiser, prompts, plan))
 
 
 def events(denoiser: Any, prompts: Any, plan: Plan) -> tuple[list[Draft], list[Committed], Finished]:

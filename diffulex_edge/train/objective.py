@@ -93,7 +93,7 @@ class Objective:
     def __call__(self, model: Denoiser, x: Tensor, moment: Moment) -> list[tuple[Tensor, int]]:
         """One (loss, maskable tokens) for each part of the batch; the caller divides by the tokens of the window."""
         if self.spec.autoregressive:
-            return [self._next_token(model, x)]
+            return [(next_token_loss(model, x), x.numel())]
         parts = []
         for task, rows in zip(self._tasks(), self._allot(len(x), moment), strict=True):
             if rows:
@@ -124,11 +124,6 @@ class Objective:
 
     def _loss(self, logits: Tensor, x: Tensor, noised: Corrupted, mask_id: int) -> Tensor:
         return masked_loss(logits, x[noised.masked], self.weight(noised, self.schedule), mask_id)
-
-    def _next_token(self, model: Denoiser, x: Tensor) -> tuple[Tensor, int]:
-        """The NELBO of blocks of one token: every token given all before it, of weight 1."""
-        logits = next_token_logits(model, x).flatten(0, 1)
-        return masked_loss(logits, x.flatten(), logits.new_ones(len(logits)), model.spec.mask_id), x.numel()
 
     def _full(self, model: Denoiser, x: Tensor, moment: Moment) -> tuple[Tensor, int]:
         mask_id, g = model.spec.mask_id, moment.generator
@@ -221,6 +216,12 @@ class Objective:
         """Curriculum over the rest of the run: chains of 2, then 4, then 8 blocks, then all there are."""
         done = (progress - self.config.full_only) / max(1e-9, 1 - self.config.full_only)
         return min(most, 2 if done < 0.15 else 4 if done < 0.3 else 8 if done < 0.6 else most)
+
+
+def next_token_loss(model: Denoiser, x: Tensor) -> Tensor:
+    """The NELBO of blocks of one token, summed: every token of x (B, T) given all before it, of weight 1."""
+    logits = next_token_logits(model, x).flatten(0, 1)
+    return masked_loss(logits, x.flatten(), logits.new_ones(len(logits)), model.spec.mask_id)
 
 
 def forget(

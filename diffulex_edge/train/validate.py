@@ -11,9 +11,9 @@ from diffulex_edge.diffusion.corruption import exact_count
 from diffulex_edge.diffusion.loss import masked_loss
 from diffulex_edge.diffusion.schedule import NoiseSchedule
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.autoregressive import next_token_logits
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.text.batches import Batches
+from diffulex_edge.train.objective import next_token_loss
 
 
 @torch.no_grad()
@@ -34,8 +34,7 @@ def validate(
         x = batches.batch(index)
         tokens += x.numel()
         if model.spec.autoregressive:
-            logits = next_token_logits(model, x).flatten(0, 1)
-            total += float(masked_loss(logits, x.flatten(), logits.new_ones(len(logits)), model.spec.mask_id))
+            total += float(next_token_loss(model, x))
             continue
         counts = (
             torch.randperm(16, generator=generator) * seq_len + torch.randint(seq_len, (16,), generator=generator)
