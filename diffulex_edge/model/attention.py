@@ -17,7 +17,7 @@ from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Context, DenoiserSpec
 from diffulex_edge.model.canvas_cache import CanvasCache
 from diffulex_edge.model.context import FullContext, empty_full
-from diffulex_edge.model.kv_cache import KVContext, Opening, empty_kv
+from diffulex_edge.model.kv_cache import KVContext, Opening, empty_kv, visible
 from diffulex_edge.model.layers import turns
 from diffulex_edge.model.stack import run
 
@@ -66,7 +66,7 @@ class ShiftedInBlock:
     opens = True
 
     def __call__(self, positions: Tensor) -> Tensor:
-        return (positions - 1).clamp(min=int(positions[0]))
+        return torch.maximum(positions - 1, positions[:1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class AttentionDenoiser(nn.Module):
         self, block: Tensor, context: CanvasCache, t: Tensor | None, depth: int | None, rows: Tensor | None
     ) -> tuple[Tensor, CanvasCache]:
         """The first look at a block reads all of the canvas, later ones the block against what that one left."""
-        ids, start = context.reading(block, min(self.facts.shift.behind, context.length))
+        ids, start = context.reading(block, self.facts.shift.behind)
         whole = None if context.warm else len(self.layers)  # what it leaves behind is of all layers
         places = _places(start, context.length + block.shape[1], ids, context.ahead_at)
         h = self._run(ids, start, context.at(start), t, whole or depth, context.first, places)
@@ -179,31 +179,19 @@ class AttentionDenoiser(nn.Module):
         """ids (B, L) from column `start` on through the layers, (B, L, D); places (L,) where these are not columns."""
         if cache is not None:
             cache.check_room(ids.shape[1])
-        length = ids.shape[1]
-        places = torch.arange(start, start + length, device=ids.device) if places is None else places
+        length, block = ids.shape[1], self.spec.block_length
+        places = start + torch.arange(length, device=ids.device) if places is None else places
         turn = turns(places, self.facts.head_dim, self.facts.rope_theta)
-        mask = self._mask(start, length, start + length if cache is None else cache.reach(length), first)
+        if cache is None:
+            mask = visible(start, length, start + length, block, first, ids.device)
+        else:
+            mask = cache.mask(length, block)
         memory = [None if cache is None else cache.layer(i) for i in range(len(self.layers))]
         return self.run_layers(self.layers, Flow(self.ends.embed(ids, t), turn, mask), memory, depth)[0].tokens
 
-    def _mask(self, start: int, length: int, reach: int, first: Tensor | None) -> Tensor | None:
-        """i sees j where i // b >= j // b, and j is real; a padding token sees itself, so that no row is empty."""
-        block = self.spec.block_length
-        if first is None and (block is None or start // block == (reach - 1) // block):
-            return None
-        device = _weight(self).device if first is None else first.device
-        positions, columns = torch.arange(start, start + length, device=device), torch.arange(reach, device=device)
-        sees = torch.ones(length, reach, dtype=torch.bool, device=device)
-        if block is not None:
-            sees = positions[:, None] // block >= columns // block
-        if first is None:
-            return sees[None, None]
-        itself = positions[:, None] == columns
-        return ((sees & (columns >= first[:, None])[:, None]) | itself)[:, None]
-
     def _spoken(self, h: Tensor, start: int, length: int, origin: int, first: Tensor | None) -> Tensor:
         """The states (B, L, D) that speak about the tokens from `start` on; h (B, S, D) begins at `origin`."""
-        positions = torch.arange(start, start + length, device=h.device)
+        positions = start + torch.arange(length, device=h.device)
         spoken = self.facts.shift(positions)
         if first is None:
             return h[:, spoken - origin]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffulex_edge.model.base import Context, StepLike
-from diffulex_edge.model.kv_cache import KVContext, KVLayer, room
+from diffulex_edge.model.kv_cache import KVContext, KVLayer, room, visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class CanvasCache:
         ahead = block[:, :0] if self.ahead is None else self.ahead
         if not self.warm:
             return torch.cat((self.prefix, block, ahead), 1), 0
-        start = self.length - behind
+        start = max(0, self.length - behind)
         return torch.cat((self.prefix[:, start:], block, block[:, :0] if self.dual else ahead), 1), start
 
     def at(self, start: int) -> Window:
@@ -80,8 +80,10 @@ class Window:
     def check_room(self, length: int) -> None:
         room(self.buffers.keys, self.start, length + self.beyond)
 
-    def reach(self, length: int) -> int:
-        return self.start + length + self.beyond
+    def mask(self, length: int, block_length: int | None) -> Tensor | None:
+        """What the part, of `length` tokens, sees of the canvas (B or 1, 1, L, S); None: all."""
+        buffers, reach = self.buffers, self.start + length + self.beyond
+        return visible(self.start, length, reach, block_length, buffers.first, buffers.keys.device)
 
     def layer(self, index: int) -> KVLayer:
         return KVLayer(self.buffers.keys[index], self.buffers.values[index], self.start, self.beyond)

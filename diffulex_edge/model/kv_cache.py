@@ -71,6 +71,10 @@ class KVContext:
         """Columns that a block of `length` tokens sees."""
         return self.length + length
 
+    def mask(self, length: int, block_length: int | None) -> Tensor | None:
+        """What a block of `length` tokens sees of the columns that it reaches (B or 1, 1, L, S + L); None: all."""
+        return visible(self.length, length, self.reach(length), block_length, self.first, self.keys.device)
+
     def layer(self, index: int) -> KVLayer:
         return KVLayer(self.keys[index], self.values[index], self.length)
 
@@ -96,6 +100,25 @@ class KVLayer:
         self.keys[:, :, self.length : end] = k
         self.values[:, :, self.length : end] = v
         return self.keys[:, :, : end + self.beyond], self.values[:, :, : end + self.beyond]
+
+
+def visible(
+    start: int, length: int, reach: int, block_length: int | None, first: Tensor | None, device: torch.device
+) -> Tensor | None:
+    """What `length` tokens from column `start` on see of `reach` columns, (B or 1, 1, L, S + L) of bool; None: all.
+
+    i sees j where i // b >= j // b, and j is real; a padding token sees itself, so that no row is empty.
+    """
+    if first is None and (block_length is None or start // block_length == (reach - 1) // block_length):
+        return None
+    positions, columns = torch.arange(start, start + length, device=device), torch.arange(reach, device=device)
+    sees = torch.ones(length, reach, dtype=torch.bool, device=device)
+    if block_length is not None:
+        sees = positions[:, None] // block_length >= columns // block_length
+    if first is None:
+        return sees[None, None]
+    itself = positions[:, None] == columns
+    return ((sees & (columns >= first[:, None])[:, None]) | itself)[:, None]
 
 
 def room(buffer: Tensor, start: int, length: int) -> None:
