@@ -12,6 +12,7 @@ import torch
 from diffulex_edge.errors import ResourceError, UsageError
 
 MEMORY = Path("/proc/meminfo")  # where Linux says how much of it is free
+CPU = torch.device("cpu")
 NUMBER_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -56,8 +57,22 @@ def bandwidth(size: int = 1 << 28, runs: int = 5) -> float:
     return size / best
 
 
-def number_type(name: str) -> torch.dtype:
-    """fp32 or bf16; `auto` is bf16 where its products are faster, by a measurement of 50 ms."""
+def device(name: str) -> torch.device:
+    """cpu, cuda or cuda:N; `auto` is the first GPU where PyTorch sees one."""
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (index.isdecimal() or ":" not in name):
+        raise UsageError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r} is not here: PyTorch sees {torch.cuda.device_count()} GPUs")
+    return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device(kind)
+
+
+def number_type(name: str, device: torch.device = CPU) -> torch.dtype:
+    """fp32 or bf16; `auto` is bf16 where its products are faster: on a GPU that has them, else measured for 50 ms."""
+    if name == "auto" and device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if name == "auto":
         return torch.bfloat16 if gemm_rate(torch.bfloat16) > gemm_rate(torch.float32) else torch.float32
     if name not in NUMBER_TYPES:
@@ -65,15 +80,19 @@ def number_type(name: str) -> torch.dtype:
     return NUMBER_TYPES[name]
 
 
-def need_memory(size_bytes: float, what: str) -> None:
+def need_memory(size_bytes: float, what: str, device: torch.device = CPU) -> None:
     """Raises ResourceError where so much is not free: what the system has promised but not got ends in a kill."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+    if free is not None and size_bytes > free:
+        raise ResourceError(f"{what} needs about {size_bytes / 1e9:,.1f} GB of memory; {free / 1e9:,.1f} GB are free")
+
+
+def _free_memory() -> int | None:
     try:
         known = dict(line.split(":") for line in MEMORY.read_text().splitlines())
-        free = int(known["MemAvailable"].split()[0]) * 1024
+        return int(known["MemAvailable"].split()[0]) * 1024
     except (OSError, LookupError, ValueError):  # not Linux: the allocator has to say it
-        return
-    if size_bytes > free:
-        raise ResourceError(f"{what} needs about {size_bytes / 1e9:,.1f} GB of memory; {free / 1e9:,.1f} GB are free")
+        return None
 
 
 def keep_freed_memory() -> None:

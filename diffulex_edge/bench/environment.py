@@ -20,6 +20,7 @@ def environment(dtype: torch.dtype) -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,  # which only training uses
         "threads": torch.get_num_threads(),
         "load_average": [round(x, 2) for x in load] if load else None,  # over 1, 5 and 15 minutes
         "number_type": str(dtype).removeprefix("torch."),

@@ -19,5 +19,8 @@ def benchmark_recipe(train: TrainConfig, config: TrainingBenchConfig = TrainingB
         made = start(replace(train, output_dir=Path(folder)))
         tokens = made.recipe.batch_size * made.recipe.seq_len * made.recipe.grad_accum
         return benchmark_training(
-            lambda: train_step(made), tokens_per_step=tokens, dtype=number_type(train.precision), config=config
+            lambda: train_step(made),
+            tokens_per_step=tokens,
+            dtype=number_type(train.precision, made.device),
+            config=config,
         )

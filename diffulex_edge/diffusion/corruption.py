@@ -38,9 +38,11 @@ def discrete_times(n: int, timesteps: int, generator: torch.Generator) -> Tensor
 def corrupt(x0: Tensor, schedule: NoiseSchedule, mask_id: int, *, t: Tensor, generator: torch.Generator) -> Corrupted:
     """Masks each token of x0 (B, T) with probability r(t), t (B,); a row that would lose none loses one at random.
 
+    Chance comes from the CPU, so that it is the same on every device.
+
     The forced mask is for training alone: in an estimate of the bound it would bias short rows upwards (`exact_count`).
     """
-    draw = torch.rand(x0.shape, generator=generator)
+    draw, t = torch.rand(x0.shape, generator=generator).to(x0.device), t.to(x0.device)
     masked = draw < schedule.mask_rate(t)[:, None]
     masked |= (draw == draw.amin(1, keepdim=True)) & ~masked.any(1, keepdim=True)
     return Corrupted(x0.masked_fill(masked, mask_id), masked, t)
@@ -52,6 +54,6 @@ def exact_count(x0: Tensor, counts: Tensor, mask_id: int, generator: torch.Gener
     With counts ~ U{1..T} and weight T / count the masked cross entropy is an unbiased NELBO without the 1/t blow-up:
     the likelihood estimate of LLaDA, arXiv:2502.09992.
     """
-    order = torch.rand(x0.shape, generator=generator).argsort(1).argsort(1)
+    order, counts = torch.rand(x0.shape, generator=generator).argsort(1).argsort(1).to(x0.device), counts.to(x0.device)
     masked = order < counts[:, None]
     return Corrupted(x0.masked_fill(masked, mask_id), masked, counts / x0.shape[1])

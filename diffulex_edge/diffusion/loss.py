@@ -29,6 +29,9 @@ def mean_weight(noised: Corrupted, schedule: NoiseSchedule) -> Tensor:
     return (noised.masked.shape[1] / counts).expand_as(noised.masked)[noised.masked]
 
 
+CHUNK = {"cpu": 256, "cuda": 1 << 14}  # rows of logits at once: what a cache holds; few kernels
+
+
 class _WeightedCrossEntropy(torch.autograd.Function):
     """sum_i weight_i * (-log softmax(logits_i)[target_i]), fp32, in chunks that fit a cache.
 
@@ -38,10 +41,10 @@ class _WeightedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, weight: Tensor, banned: int) -> Tensor:
-        total = logits.new_zeros((), dtype=torch.float64)
-        for start in range(0, len(logits), 256):
-            chunk, target = logits[start : start + 256], targets[start : start + 256, None]
-            w = weight[start : start + 256, None].float()
+        total, size = logits.new_zeros((), dtype=torch.float64), CHUNK[logits.device.type]
+        for start in range(0, len(logits), size):
+            chunk, target = logits[start : start + size], targets[start : start + size, None]
+            w = weight[start : start + size, None].float()
             p = chunk.float()
             p[:, banned] = -torch.inf  # SUBS: a token is never predicted to be [MASK]
             p -= p.amax(1, keepdim=True)

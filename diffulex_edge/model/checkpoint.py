@@ -78,7 +78,7 @@ def tensors(values: Mapping[str, Tensor]) -> Callable[[Path], None]:
 
     def writer(path: Path) -> None:
         try:
-            safetensors.torch.save_file({k: v.detach().contiguous() for k, v in values.items()}, path)
+            safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in values.items()}, path)
         except safetensors.SafetensorError as error:  # it wraps what the system says: I/O error: ... (os error 28)
             code = re.search(r"os error (\d+)", str(error))
             if code is None:

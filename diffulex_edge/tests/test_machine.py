@@ -1,4 +1,4 @@
-"""How many threads: as told, or as many as are faster now."""
+"""How many threads: as told, or as many as are faster now. Which device: as told, or a GPU where there is one."""
 
 from __future__ import annotations
 
@@ -35,3 +35,15 @@ def test_a_number_that_is_told_is_not_measured(monkeypatch: pytest.MonkeyPatch) 
     assert machine.set_threads(2) == 2
     with pytest.raises(UsageError, match="threads=0"):
         machine.set_threads(0)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:", "cpu:0x"])
+def test_a_device_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"device '{name}' is not one of auto, cpu, cuda, cuda:N"):
+        machine.device(name)
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_auto_does_without() -> None:
+    with pytest.raises(UsageError, match=rf"PyTorch sees {torch.cuda.device_count()} GPUs"):
+        machine.device(f"cuda:{torch.cuda.device_count()}")
+    assert (machine.device("auto").type == "cuda") is torch.cuda.is_available()

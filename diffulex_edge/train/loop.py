@@ -44,6 +44,7 @@ class Run:
     tokenizer: dict[str, bytes]  # its files, read at the start: later they may be gone
     objective: Objective
     state: state.TrainState
+    device: torch.device
     autocast: Any
     bad: int = 0  # non-finite steps in a row
 
@@ -99,12 +100,14 @@ def start(config: TrainConfig) -> Run:
         seed=config.seed,
         repeats=recipe.repeats,
     )
-    _need_memory(family(config.model), recipe)
+    device = parallel.own_device(machine.device(config.device))
+    _need_memory(family(config.model), recipe, device)
     model = build(family(config.model), recipe.model)
     objective = Objective(recipe.objective, recipe.model.timesteps, model.spec)
     if held is None:
         _initial_weights(model, config, batches)
-    dtype = machine.number_type(config.precision)
+    model.to(device)
+    dtype = machine.number_type(config.precision, device)
     live = state.TrainState(model, optimizers(model, recipe.optim, dtype), Ema(model, recipe.optim.ema_decay))
     if held is not None:
         _refuse_another_run(held, recipe, batches)
@@ -112,15 +115,15 @@ def start(config: TrainConfig) -> Run:
     if config.compile:
         for layer in model.layers:
             layer.compile()
-    autocast = torch.autocast("cpu", dtype=dtype) if dtype != torch.float32 else nullcontext()
-    return Run(config, recipe, batches, batches.tokenizer(), objective, live, autocast)
+    autocast = torch.autocast(device.type, dtype=dtype) if dtype != torch.float32 else nullcontext()
+    return Run(config, recipe, batches, batches.tokenizer(), objective, live, device, autocast)
 
 
-def _need_memory(model_type: str, recipe: Recipe) -> None:
+def _need_memory(model_type: str, recipe: Recipe, device: torch.device) -> None:
     """Weights, gradients, their average and two moments, in fp32."""
     with torch.device("meta"):
         n = sum(p.numel() for p in build(model_type, recipe.model).parameters())
-    machine.need_memory(20.0 * n, f"training a model of {n / 1e6:,.0f} million parameters")
+    machine.need_memory(20.0 * n, f"training a model of {n / 1e6:,.0f} million parameters", device)
 
 
 def _initial_weights(model: Any, config: TrainConfig, batches: Batches) -> None:
@@ -209,7 +212,7 @@ def _accumulate(run: Run, micro: int) -> float:
     key = hash((run.config.seed, progress.rollbacks, index)) & (2**63 - 1)  # of integers: the same in every process
     moment = Moment(progress.step / recipe.max_steps, torch.Generator().manual_seed(key))
     with run.autocast:
-        parts = run.objective(live.model, run.batches.batch(index), moment)
+        parts = run.objective(live.model, run.batches.batch(index).to(run.device), moment)
         maskable = sum(tokens for _, tokens in parts)
         loss = torch.stack([part for part, _ in parts]).sum() / (maskable * recipe.grad_accum)
     loss.backward()

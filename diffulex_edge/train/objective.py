@@ -199,7 +199,7 @@ class Objective:
         g, mask_id = moment.generator, model.spec.mask_id
         if moment.progress < 0.8 or not self.config.own_context:
             return block
-        chosen = torch.rand(len(block), generator=g) < self.config.own_context
+        chosen = (torch.rand(len(block), generator=g) < self.config.own_context).to(block.device)
         noised = self._noise(block, 0.5 + 0.5 * self._times(len(block), g), mask_id, g)
         hidden = noised.masked & chosen[:, None]
         if not hidden.any():
@@ -228,9 +228,9 @@ def forget(
     context: MemoryContext, start: MemoryContext, bank: float, halo: float, generator: torch.Generator
 ) -> MemoryContext:
     """Context dropout: a share of the rows gets the empty bank, another no halo; so that neither is leaned on alone."""
-    rows = len(context.seen)
-    no_bank = (torch.rand(rows, generator=generator) < bank)[:, None, None]
-    no_halo = torch.rand(rows, generator=generator) < halo
+    rows, device = len(context.seen), context.seen.device
+    no_bank = (torch.rand(rows, generator=generator) < bank)[:, None, None].to(device)
+    no_halo = (torch.rand(rows, generator=generator) < halo).to(device)
     layers = tuple(
         LayerMemory(torch.where(no_bank, empty.bank[:1], m.bank), m.halo.masked_fill(no_halo[:, None, None], 0.0))
         for m, empty in zip(context.layers, start.layers, strict=True)

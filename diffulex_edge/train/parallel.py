@@ -27,6 +27,13 @@ def group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def own_device(device: torch.device) -> torch.device:
+    """With several processes on a machine's GPUs, each takes the one of its number there."""
+    if device.type != "cuda" or world_size() == 1:
+        return device
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+
+
 def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 

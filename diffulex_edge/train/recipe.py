@@ -128,6 +128,7 @@ class TrainConfig:
     keep: int = 3  # checkpoints kept
     seed: int = 0
     threads: int | None = None  # None: one a core or one alone, as is faster now
+    device: str = "auto"  # auto (a GPU where there is one), cpu, cuda or cuda:N
     precision: str = "auto"  # auto (measured), fp32 or bf16
     compile: bool = False  # torch.compile the layers
     json: str | None = None  # write the outcome as JSON to this path; - for standard output

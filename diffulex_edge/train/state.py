@@ -65,7 +65,7 @@ def load(folder: Path, state: TrainState) -> None:
     """Restores a verified checkpoint into the live objects."""
     checkpoint.place(state.model, checkpoint.read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     averaged = checkpoint.read_tensors(folder / "ema.safetensors")
-    state.ema.weights = {name: averaged[name] for name, _ in state.model.named_parameters()}  # files sort by name
+    state.ema.weights = {name: averaged[name].to(p.device) for name, p in state.model.named_parameters()}  # its order
     state.progress = Progress(**read_json(folder / "state.json")["progress"])
     state.ema.updates = state.progress.ema_updates
     _restore_optimizers(checkpoint.read_tensors(folder / "optimizer.safetensors"), state)
@@ -100,4 +100,5 @@ def _restore_optimizers(values: dict[str, Tensor], state: TrainState) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if names[id(parameter)] in slots_of:
-                    optimizer.state[parameter] = slots_of[names[id(parameter)]]
+                    slots = slots_of[names[id(parameter)]]
+                    optimizer.state[parameter] = {slot: value.to(parameter.device) for slot, value in slots.items()}

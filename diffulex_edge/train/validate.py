@@ -28,10 +28,10 @@ def validate(
         batches = Batches(data_dir, "val", seq_len=seq_len, batch_size=16, seed=0)
     except UsageError:
         return {}
-    generator = torch.Generator().manual_seed(0)
+    generator, device = torch.Generator().manual_seed(0), next(model.parameters()).device  # type: ignore[attr-defined]
     total, tokens = 0.0, 0
     for index in range(windows // 16):
-        x = batches.batch(index)
+        x = batches.batch(index).to(device)
         tokens += x.numel()
         if model.spec.autoregressive:
             total += float(next_token_loss(model, x))
