@@ -1,6 +1,7 @@
 # Every target sets up .venv by itself and, once that is done, works without a network.
 #   make demo    the shipped model: two prompts, one infill, tokens a second in three modes
 #   make test    all tests, the slow ones too
+#   make test-export  programs for ExecuTorch, made and run: minutes, and a larger installation
 #   make check   what CI runs: format, lint, types, docs, all tests
 #   make bench   full, block and block_frozen compared on this machine
 
@@ -12,11 +13,13 @@ STATE  := $(shell cksum < pyproject.toml | cut -d' ' -f1)
 USE    := $(VENV)/installed-$(STATE)
 # What the tests need beside: they compare with transformers, and run lm-eval and the hub's library.
 DEV    := $(VENV)/tools-$(STATE)
+# What makes and runs programs (.pte).
+EXPORT := $(VENV)/export-$(STATE)
 # pip looks into folders of wheels too: those named in PIP_FIND_LINKS, wheels/, and one shared by neighbouring checkouts.
 export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard wheels) $(wildcard ../shared/wheels))
 EDGE   := $(BIN)/diffulex-edge
 
-.PHONY: demo test fast check format docs bench clean
+.PHONY: demo test test-export fast check format docs bench clean
 
 demo: $(USE)
 	$(EDGE) sample --prompt "मैं कल बाज़ार गया" --max_new_tokens 48 --blockwise --frozen_context
@@ -25,7 +28,10 @@ demo: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 64 --runs_per_prompt 1
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "not export"
+
+test-export: $(EXPORT)
+	$(BIN)/python -m pytest -m export
 
 fast: $(DEV)
 	$(BIN)/python -m pytest
@@ -34,7 +40,7 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "not export"
 
 format: $(DEV)
 	$(BIN)/ruff format .
@@ -58,4 +64,9 @@ $(USE): | pyproject.toml
 $(DEV): | $(USE)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,eval]'
 	rm -f $(VENV)/tools-*
+	touch $@
+
+$(EXPORT): | $(DEV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,eval,export]'
+	rm -f $(VENV)/export-*
 	touch $@

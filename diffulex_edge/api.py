@@ -5,11 +5,14 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+import torch
+
 from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.hub.shelf import pulled
 from diffulex_edge.model.base import Denoiser
-from diffulex_edge.model.checkpoint import load_model, read_config
+from diffulex_edge.model.checkpoint import find, load_model, read_config
 from diffulex_edge.model.folder import is_published, load_published
+from diffulex_edge.runtime.pte import PteDenoiser
 from diffulex_edge.text.tokenizer import Tokenizer, load_tokenizer
 
 SHIPPED = "aria-hindi-tiny"  # the name of the model inside the package
@@ -19,12 +22,14 @@ def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = N
     """Gives the denoiser and its tokenizer, both verified.
 
     path_or_name: a run folder (its newest intact checkpoint), RUN/latest.pt (the same), a checkpoint folder, a folder
-        that LLaDA, Dream, SDAR or Fast-dLLM v2 is published in, the name of the shipped model, or OWNER/NAME of a
-        pulled one.
+        that LLaDA, Dream, SDAR or Fast-dLLM v2 is published in, a .pte that `export` wrote (which runs in as many
+        threads as PyTorch has by then), the name of the shipped model, or OWNER/NAME of a pulled one.
     tokenizer: a file or folder to use instead of the one beside the weights; it must have the same vocabulary.
     Raises ArtefactError, naming the file, where something is missing, corrupt, or does not belong to the rest.
     """
     place = locate(path_or_name)
+    if place.suffix == ".pte":
+        return _program(place, tokenizer)
     if is_published(place):
         return _published(place, Path(tokenizer) if tokenizer is not None else place)
     model, folder = load_model(place)
@@ -39,6 +44,18 @@ def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = N
     return model, words
 
 
+def _program(path: Path, tokenizer: str | Path | None) -> tuple[Denoiser, Tokenizer]:
+    model = PteDenoiser(path, threads=torch.get_num_threads())
+    about = model.description.get("tokenizer")
+    if about is None and tokenizer is None:
+        raise ArtefactError(f"{path}: its description names no tokenizer; say which: tokenizer=FILE")
+    source = Path(tokenizer) if tokenizer is not None else path.with_name(Path(about["file"]).name)  # type: ignore[index]
+    words = load_tokenizer(source)
+    if about is not None and words.fingerprint != about["fingerprint"]:
+        raise ArtefactError(f"{source}: not the vocabulary that {path} was made with")
+    return model, words
+
+
 def _published(folder: Path, source: Path) -> tuple[Denoiser, Tokenizer]:
     model, words = load_published(folder), load_tokenizer(source)
     if words.mask_id != model.spec.mask_id:
@@ -46,6 +63,12 @@ def _published(folder: Path, source: Path) -> tuple[Denoiser, Tokenizer]:
     if words.vocab_size > model.spec.vocab_size:
         raise ArtefactError(f"{source}: {words.vocab_size} ids are more than the {model.spec.vocab_size} of {folder}")
     return model, words
+
+
+def tokenizer_place(path_or_name: str | Path) -> Path:
+    """The folder with the tokenizer of a model that `load` finds."""
+    place = locate(path_or_name)
+    return place if is_published(place) else find(place)
 
 
 def locate(path_or_name: str | Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import time
 from pathlib import Path
 
@@ -60,13 +61,15 @@ def bandwidth(size: int = 1 << 28, runs: int = 5) -> float:
 def device(name: str) -> torch.device:
     """cpu, cuda or cuda:N; `auto` is the first GPU where PyTorch sees one."""
     if name == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or not (index.isdecimal() or ":" not in name):
+        return torch.device("cuda", 0) if torch.cuda.is_available() else CPU
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise UsageError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+    found = torch.device(name)
+    if found.type == CPU.type:
+        return found
+    if (found.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device {name!r} is not here: PyTorch sees {torch.cuda.device_count()} GPUs")
-    return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device(kind)
+    return torch.device("cuda", found.index or 0)
 
 
 def number_type(name: str, device: torch.device = CPU) -> torch.dtype:

@@ -38,6 +38,7 @@ class ModelFlags:
     """Which model, and on what it runs."""
 
     ckpt: str = SHIPPED  # a run or checkpoint folder, the shipped model's name, or OWNER/NAME of a pulled one
+    pte: Path | None = None  # run this program, which `export` wrote, in place of --ckpt
     tokenizer: Path | None = None  # a tokenizer to use instead of the one beside the weights; of the same vocabulary
     model: Literal["primary", "backup"] | None = None  # refuse a checkpoint that is not of this kind
     edge_profile: Literal["phone", "pi", "laptop", "max"] | None = None  # threads, number type, block and steps at once
@@ -57,9 +58,11 @@ class ModelFlags:
     def open(self) -> tuple[Denoiser, Tokenizer]:
         """Loads the model and sets threads and number type."""
         set_threads(self.profile.threads if self.threads is None and self.profile else self.threads)
-        denoiser, tokenizer = load(self.ckpt, tokenizer=self.tokenizer)
+        if self.pte is not None and (self.precision or self.compile):
+            raise UsageError(f"--pte {self.pte} is compiled already and has its number type: no --precision, --compile")
+        denoiser, tokenizer = load(self.pte or self.ckpt, tokenizer=self.tokenizer)
         if self.model and type(denoiser).__name__ != FAMILIES[family(self.model)][1]:
             raise UsageError(f"--model {self.model}, but {self.ckpt} holds a {type(denoiser).__name__}")
-        precision = self.precision or (self.profile.precision if self.profile else None)
+        precision = self.precision or (self.profile.precision if self.profile and not self.pte else None)
         denoiser = denoiser.to(number_type(precision)) if precision else denoiser  # type: ignore[attr-defined]
         return (compiled(denoiser) if self.compile else denoiser), tokenizer

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Context, DenoiserSpec
-from diffulex_edge.model.canvas_cache import CanvasCache
+from diffulex_edge.model.canvas_cache import CanvasCache, places_of
 from diffulex_edge.model.context import FullContext, empty_full
 from diffulex_edge.model.kv_cache import KVContext, Opening, empty_kv, visible
 from diffulex_edge.model.layers import turns
@@ -131,7 +131,7 @@ class AttentionDenoiser(nn.Module):
         if remembering:
             return self.ends.no_logits(), self._append(block, context)
         ids, here = context.spread(block)
-        h = self._run(ids, 0, None, t, depth, context.first, _places(0, here.stop, ids, context.ahead_at))
+        h = self._run(ids, 0, None, t, depth, context.first, places_of(0, here.stop, ids, context.ahead_at))
         return self.ends.logits(self._spoken(h, context.length, block.shape[1], 0, context.first), rows), context
 
     def _append(self, block: Tensor, context: FullContext) -> FullContext:
@@ -161,7 +161,7 @@ class AttentionDenoiser(nn.Module):
         """The first look at a block reads all of the canvas, later ones the block against what that one left."""
         ids, start = context.reading(block, self.facts.shift.behind)
         whole = None if context.warm else len(self.layers)  # what it leaves behind is of all layers
-        places = _places(start, context.length + block.shape[1], ids, context.ahead_at)
+        places = context.places(start, block.shape[1], ids)
         h = self._run(ids, start, context.at(start), t, whole or depth, context.first, places)
         spoken = self._spoken(h, context.length, block.shape[1], start, context.first)
         return self.ends.logits(spoken, rows), context.warmed()
@@ -208,16 +208,6 @@ def contexts(block_length: int | None, limit: int | None = None) -> dict[str, in
     """The kinds that attention allows, best first, each with the longest text it takes (tokens; None: no limit)."""
     kinds = ("canvas", "dual", "prefix", "full") if block_length is None else ("kv", "full")
     return dict.fromkeys(kinds, limit)
-
-
-def _places(start: int, stop: int, ids: Tensor, at: Tensor | None) -> Tensor | None:
-    """Positions (L,) of ids (B, L) read from column `start` on, where the block ends at `stop`; None: the columns.
-
-    Columns say what attends to what and where a cache keeps it; positions only turn the queries and keys.
-    """
-    if at is None:
-        return None
-    return torch.cat((torch.arange(start, stop, device=ids.device), stop + at))[: ids.shape[1]]
 
 
 def _ids(model: AttentionDenoiser, batch_size: int, length: int, first: Tensor | None) -> FullContext:

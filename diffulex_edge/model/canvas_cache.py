@@ -63,6 +63,10 @@ class CanvasCache:
         start = max(0, self.length - behind)
         return torch.cat((self.prefix[:, start:], block, block[:, :0] if self.dual else ahead), 1), start
 
+    def places(self, start: int, length: int, ids: Tensor) -> Tensor | None:
+        """Positions of the ids that are read from `start` on, for a block of `length`; None: the columns."""
+        return places_of(start, self.length + length, ids, self.ahead_at)
+
     def at(self, start: int) -> Window:
         """The buffers as the layers see them when the reading begins at `start`."""
         ahead = 0 if self.ahead is None else self.ahead.shape[1]
@@ -87,3 +91,13 @@ class Window:
 
     def layer(self, index: int) -> KVLayer:
         return KVLayer(self.buffers.keys[index], self.buffers.values[index], self.start, self.beyond)
+
+
+def places_of(start: int, stop: int, ids: Tensor, at: Tensor | None) -> Tensor | None:
+    """Positions (L,) of ids (B, L) read from column `start` on, where the block ends at `stop`; None: the columns.
+
+    Columns say what attends to what and where a cache keeps it; positions only turn the queries and keys.
+    """
+    if at is None:
+        return None
+    return torch.cat((torch.arange(start, stop, device=ids.device), stop + at))[: ids.shape[1]]

@@ -19,9 +19,9 @@ from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import NONE, Denoiser, DenoiserSpec
 from diffulex_edge.runtime.canvas import Prompts, check_memory, lay_out
 from diffulex_edge.runtime.plan import Plan, plan_for
-from diffulex_edge.runtime.reveal import RevealAll
-from diffulex_edge.runtime.sampler import Guess, ban
+from diffulex_edge.runtime.sampler import Guess
 from diffulex_edge.runtime.step import Step
+from diffulex_edge.runtime.turn import turn_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,7 @@ def decode(
     context = denoiser.begin(plan.context, rows, width, canvas.first if canvas.first.any() else None)
     generator = torch.Generator(device).manual_seed(plan.seed)
     banned = torch.tensor(sorted({spec.mask_id, *plan.banned}), device=device)
+    turn = turn_for(denoiser, plan, banned, generator)
     forwards, commits, start = 0, 0, canvas.start
     unread = prefill(canvas.ids[:, :start], plan.block_size, spec, aligned)  # what the context has yet to take in
     while canvas.asked[:, start:].any():
@@ -101,16 +102,12 @@ def decode(
         context = context.facing(ahead[:, read], read)
         block, asked, state = context.open(canvas.ids[:, start:stop], plan.banned), canvas.asked[:, start:stop], None
         for step in plan.reverse_steps((asked & (block == spec.mask_id)).sum(1), spec):
-            hidden = asked & (block == spec.mask_id)
-            if not hidden.any():
+            if not (asked & (block == spec.mask_id)).any():
                 break
-            logits, seen = denoiser(block, context, t=step.t, depth=step.depth, rows=hidden)
+            done = turn(block, asked, context, step, state)
             forwards += 1
-            context = context.refresh(seen, step)
-            guess = plan.sampler(ban(logits, banned), hidden, generator)
-            reveal = RevealAll() if step.fallback else plan.reveal
-            block, state = reveal(guess, block, ~asked, step, state)
-            yield Draft(start, block, asked, step, guess)
+            block, state, context = done.block, done.state, context.refresh(done.seen, step)
+            yield Draft(start, block, asked, step, done.guess)
         canvas = canvas.put(start, block, plan.stop_ids)
         committed = Committed(start, block, canvas.asked[:, start:stop])
         if until is not None:

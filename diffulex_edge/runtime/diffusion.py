@@ -20,7 +20,15 @@ from diffulex_edge.runtime.diffusion_blocks import DiffusionBlockManager as Diff
 from diffulex_edge.runtime.diffusion_sampler import DiffusionSampler as DiffusionSampler
 from diffulex_edge.runtime.diffusion_sampler import SampleOutput as SampleOutput
 from diffulex_edge.runtime.plan import Plan, plan_for
-from diffulex_edge.runtime.requests import Prompt, best_context, end_ids, one_prompt, open_model, prompt_rows
+from diffulex_edge.runtime.requests import (
+    Prompt,
+    best_context,
+    end_ids,
+    fitting_block,
+    one_prompt,
+    open_model,
+    prompt_rows,
+)
 from diffulex_edge.runtime.reveal import RevealAbove
 from diffulex_edge.runtime.sampler import choose_sampler
 
@@ -31,7 +39,7 @@ class DiffusionGenerationConfig:
 
     max_new_tokens: int = 100
     num_iterations: int = 10  # reverse steps a block, at most; however few, each block is finished by its last
-    block_size: int = 10  # tokens; rounded up to whole blocks of a model whose attention is block-causal
+    block_size: int = 10  # tokens; rounded up to whole blocks of a block-causal model; a program has its own
     confidence_threshold: float = 0.95  # what is at least so probable is shown at once, beside the step's quota
     temperature: float = 1.0  # 0: the likeliest token
     top_k: int = 0  # tokens drawn from; 0: all
@@ -93,11 +101,10 @@ class DiffusionEngine:
         spec = self.model.spec
         if config.mask_token_id not in (None, spec.mask_id):
             raise UsageError(f"mask_token_id={config.mask_token_id}, but the model's mask is id {spec.mask_id}")
-        unit = spec.block_length or 1
         return plan_for(
             spec,
             max_new_tokens=config.max_new_tokens,
-            block_size=-(-config.block_size // unit) * unit,
+            block_size=fitting_block(self.model, config.block_size),
             steps=config.num_iterations,
             context=best_context(self.model),
             sampler=choose_sampler(config.temperature, config.top_k, config.top_p),

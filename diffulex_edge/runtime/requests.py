@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffulex_edge.errors import BackendUnavailable, UsageError
+from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.decode import Committed
+from diffulex_edge.runtime.pte import PteDenoiser
 
 Prompt = Sequence[int] | Sequence[Sequence[int]] | Tensor  # ids (S,) or (B, S), or a list of them a row
 
@@ -21,14 +22,13 @@ def open_model(
 ) -> tuple[Denoiser, torch.device]:
     """The model, ready to decode on the device, and that device; None: where its weights are.
 
-    Raises UsageError for anything but one Denoiser, and BackendUnavailable for a .pte file.
+    pte_path: a program that `export_model` wrote; it runs on the CPU, in as many threads as PyTorch has here.
+    Raises UsageError for anything but one Denoiser, and what PteDenoiser raises.
     """
     if (model is None) == (pte_path is None):
         raise UsageError("an engine takes either a model or a pte_path")
     if pte_path is not None:
-        raise BackendUnavailable(
-            f"{pte_path}: this version has nothing that runs .pte files; give the engine the PyTorch model instead"
-        )
+        return PteDenoiser(pte_path, threads=torch.get_num_threads()), torch.device("cpu")
     if not isinstance(model, Denoiser):
         raise UsageError(f"{type(model).__name__} is not a Denoiser: it lacks `spec` or `begin`, see model/base.py")
     if not isinstance(model, nn.Module):
@@ -42,6 +42,12 @@ def open_model(
 def best_context(model: Denoiser) -> str:
     """The kind that the model's spec names first."""
     return next(iter(model.spec.contexts))
+
+
+def fitting_block(model: Denoiser, wished: int) -> int:
+    """The size that was wished for, in whole blocks of the model; of a program the one that it was made for."""
+    unit = model.spec.block_length or 1
+    return unit if isinstance(model, PteDenoiser) else -(-wished // unit) * unit
 
 
 def prompt_rows(prompt: Prompt) -> tuple[list[list[int]], bool]:

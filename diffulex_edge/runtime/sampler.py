@@ -17,7 +17,7 @@ class Guess:
 
     token: Tensor  # (n,)
     probability: Tensor  # (n,) of the token, under the model's own distribution whatever the temperature
-    logits: Tensor  # (n, V) banned ids are at -inf
+    logits: Tensor  # (n, V) banned ids are at -inf; (n, 0) from a program that keeps them to itself
     hidden: Tensor  # (B, L) bool: where the n positions are
     generator: torch.Generator  # the run's source of chance
 

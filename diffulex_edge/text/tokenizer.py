@@ -77,3 +77,10 @@ def tokenizer_file(path: Path | str) -> Path:
     if path.suffix not in LOADERS:
         raise UsageError(f"{path}: a tokenizer's name ends in {' or '.join(LOADERS)}")
     return path
+
+
+def tokenizer_files(path: Path | str) -> list[Path]:
+    """All that belongs to it: the file, and beside a tokenizer.json what names its mask, end and pad."""
+    file = tokenizer_file(path)
+    names = file.with_name("tokenizer_config.json")
+    return [file, names] if file.suffix == ".json" and names.exists() else [file]

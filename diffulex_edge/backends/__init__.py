@@ -1,0 +1,10 @@
+"""Backends by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from diffulex_edge.backends.base import Backend
+from diffulex_edge.backends.xnnpack_backend import XnnpackBackend
+
+BACKENDS: Mapping[str, Backend] = {each.name: each for each in (XnnpackBackend(),)}

@@ -1,0 +1,45 @@
+"""`export`: a model becomes a program that ExecuTorch runs; the work is in export/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from diffulex_edge.api import SHIPPED, load, tokenizer_place
+from diffulex_edge.cli.parse import check_place, console
+from diffulex_edge.export import ExportConfig, ExportResult
+from diffulex_edge.export.bundle import as_json, export_bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Writes a program, what is in it (OUTPUT.json), and its tokenizer beside them; takes a minute or more."""
+
+    ckpt: str = SHIPPED  # a run or checkpoint folder, the shipped model's name, or OWNER/NAME of a pulled one
+    output: Path = Path("exported/model.pte")
+    shape: ExportConfig = ExportConfig()
+    tokenizer: Path | None = None  # a tokenizer to use instead of the one beside the weights; of the same vocabulary
+    json: str | None = None  # write the result as JSON to this path; - for standard output
+
+
+def run(flags: Flags) -> dict[str, Any]:
+    check_place(flags.json)
+    out = console(flags.json)
+    with out.status("tracing and lowering"):
+        denoiser, _ = load(flags.ckpt, tokenizer=flags.tokenizer)
+        source = flags.tokenizer or tokenizer_place(flags.ckpt)
+        result = export_bundle(denoiser, source, flags.output, flags.shape)
+    out.print(_table(result))
+    out.print(f"{result.path}: {result.size_bytes / 1e6:.1f} MB. Try it: diffulex-edge sample --pte {result.path}")
+    return as_json(result)
+
+
+def _table(result: ExportResult) -> Table:
+    table = Table("method", f"operators outside of {result.backend}", box=None)
+    for method in result.methods:
+        counts = result.outside[method]
+        table.add_row(method, ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
+    return table

@@ -1,0 +1,38 @@
+"""A program in a folder together with the tokenizer that it speaks, so that the folder is all one needs."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from diffulex_edge.errors import UsageError
+from diffulex_edge.export.config import ExportConfig, ExportResult
+from diffulex_edge.export.exporter import export
+from diffulex_edge.files import sha256_file
+from diffulex_edge.text.tokenizer import load_tokenizer, tokenizer_files
+
+
+def export_bundle(model: Any, tokenizer: Path, output: Path, config: ExportConfig) -> ExportResult:
+    """Writes `output`, its description, and beside them the tokenizer.
+
+    tokenizer: a file, or a folder that holds one. Raises UsageError where another tokenizer lies beside `output`.
+    """
+    sources = tokenizer_files(tokenizer)
+    targets = [output.with_name(source.name) for source in sources]
+    for source, target in zip(sources, targets, strict=True):
+        if target.exists() and sha256_file(target) != sha256_file(source):
+            raise UsageError(f"{target}: another tokenizer lies beside {output.name}; choose another folder")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    words = {"file": sources[0].name, "fingerprint": load_tokenizer(sources[0]).fingerprint}
+    result = export(model, output, config, {"tokenizer": words})
+    for source, target in zip(sources, targets, strict=True):
+        if not target.exists():
+            shutil.copyfile(source, target)
+    return result
+
+
+def as_json(result: ExportResult) -> dict[str, Any]:
+    """What a verb tells; the description is in a file of its own."""
+    return {name: value for name, value in asdict(result).items() if name != "description"}

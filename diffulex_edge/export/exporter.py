@@ -1,0 +1,181 @@
+"""`export_model`: a denoiser becomes one .pte of several methods, with a description beside it.
+
+Model, quantised if asked, written in the backend's dialect, traced method by method, lowered, checked, written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffulex_edge.backends import BACKENDS
+from diffulex_edge.backends.base import Backend, compiler
+from diffulex_edge.errors import UsageError
+from diffulex_edge.export.config import SUFFIX, ExportConfig, ExportResult
+from diffulex_edge.export.delegation import check, outside
+from diffulex_edge.export.dialect import FRIENDLY, NATIVE, Dialect
+from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method
+from diffulex_edge.files import write_atomic, write_sealed_json
+
+FORMAT = "diffulex-edge-program/1"
+BLOCK = 32  # tokens
+
+
+def export_model(
+    model: Any,
+    example_inputs: tuple[Tensor, ...] | None = None,
+    *,
+    output_path: str | Path,
+    backend: str = "xnnpack",
+    quantization: str | None = None,
+    about: Mapping[str, Any] | None = None,
+    **shapes: Any,
+) -> ExportResult:
+    """Writes the model as a .pte for a backend, and `output_path`.json, which says what is in it.
+
+    model: a Denoiser of ours, on the CPU.
+    example_inputs: ids (1, L), whose length becomes the block size; None: `block_size`.
+    quantization: the name of a scheme, such as dynamic_int8.
+    about: facts to put into the description, such as the tokenizer's fingerprint.
+    shapes: the other fields of ExportConfig.
+    Raises BackendUnavailable where a package is missing, UsageError where the model or a shape does not fit.
+    """
+    config = ExportConfig(backend=backend, quantization=quantization, **shapes)
+    if example_inputs:
+        config = replace(config, block_size=_length(example_inputs[0]))
+    return export(model, Path(output_path), config, about or {})
+
+
+def export(model: Any, path: Path, config: ExportConfig, about: Mapping[str, Any]) -> ExportResult:
+    """`export_model` with its shapes as one value."""
+    if config.backend not in BACKENDS:
+        raise UsageError(f"backend {config.backend!r} is not one of {', '.join(BACKENDS)}")
+    backend = BACKENDS[config.backend]
+    backend.available().need()
+    dialect = FRIENDLY if backend.friendly else NATIVE
+    graph = make_graph(dialect.write(model), config)
+    methods = list(graph.methods(config.depths))
+    description = describe(graph, methods, config, about)
+    lowered = lower({method.name: trace(graph, method, dialect) for method in methods}, backend, description)
+    left = {method.name: outside(lowered.exported_program(method.name)) for method in methods}
+    for name, counts in left.items():
+        check(name, counts, backend.name, backend.allowed)
+    compiler().need()
+    data = finish(lowered)
+    write_atomic(path, data)
+    digest = hashlib.sha256(data).hexdigest()
+    whole = {**description, "program": {"file": path.name, "sha256": digest, "size_bytes": len(data)}}
+    write_sealed_json(path.with_name(path.name + SUFFIX), whole)
+    return ExportResult(
+        path=path,
+        size_bytes=len(data),
+        sha256=digest,
+        backend=config.backend,
+        quantization=config.quantization,
+        methods=tuple(method.name for method in methods),
+        outside=left,
+        description=whole,
+    )
+
+
+def make_graph(model: Any, config: ExportConfig) -> Graph:
+    """The model with the context that is asked for, or the first that can be exported."""
+    kinds = [kind for kind in model.spec.contexts if kind in _GRAPHS]
+    kind = config.context or next(iter(kinds), "")
+    if kind not in kinds:
+        raise UsageError(f"context {kind!r} of {type(model).__name__} cannot be exported; it has {', '.join(kinds)}")
+    size = config.block_size or max(BLOCK, model.spec.block_length or 1)
+    own = model.spec.block_length or 1
+    if size % own:
+        raise UsageError(f"block_size={size} is not a multiple of {own}, the block length of the model")
+    limit = model.spec.contexts[kind]
+    if limit is not None and config.max_length > limit:
+        raise UsageError(f"max_length={config.max_length} is longer than the {limit} tokens that the model takes")
+    if config.max_length % size:
+        raise UsageError(f"max_length={config.max_length} is not a multiple of block_size={size}")
+    wrong = [depth for depth in config.depths if not 1 <= depth < model.spec.n_layers]
+    if wrong:
+        raise UsageError(
+            f"depths hold {wrong[0]}: each is at least 1 and below the model's {model.spec.n_layers} layers"
+        )
+    graph: Graph = _GRAPHS[kind](model, size, config.max_length)
+    return graph
+
+
+_GRAPHS: dict[str, Any] = {
+    "memory": lambda model, size, _: MemoryGraph(model, size),
+    "kv": CacheGraph,
+    "canvas": CanvasGraph,
+}
+
+
+def trace(graph: Any, method: Method, dialect: Dialect) -> Any:
+    """The method as an exported program of fixed shapes."""
+    examples = tuple(port.example() for port in method.inputs)
+    with torch.no_grad():
+        program = torch.export.export(Bound(graph, method.function), examples, strict=False)
+    return dialect.spell(program)
+
+
+def lower(programs: Mapping[str, Any], backend: Backend, description: Mapping[str, Any]) -> Any:
+    """To ExecuTorch's edge dialect, with the backend's parts cut out; facts become methods without inputs."""
+    from executorch.exir import to_edge_transform_and_lower
+
+    facts = {name: description[name] for name in ("block_size",)} | {
+        "max_length": description["max_length"] or 0,
+        "mask_id": description["model"]["mask_id"],
+        "vocab_size": description["model"]["vocab_size"],
+        "description": json.dumps(description, ensure_ascii=False),
+    }
+    partitioners = {name: backend.partitioners() for name in programs}
+    return to_edge_transform_and_lower(dict(programs), partitioner=partitioners, constant_methods=facts)
+
+
+def finish(lowered: Any) -> bytes:
+    """The file's bytes. Methods share weights and buffers; what is written to a buffer is written in place."""
+    from executorch.exir import ExecutorchBackendConfig
+    from executorch.exir.passes import MemoryPlanningPass
+
+    config = ExecutorchBackendConfig(
+        memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=True),
+        emit_mutable_buffer_names=True,
+        do_quant_fusion_and_const_prop=True,
+        run_reinplace_pass=True,
+    )
+    data: bytes = lowered.to_executorch(config).buffer
+    return data
+
+
+def describe(graph: Graph, methods: list[Method], config: ExportConfig, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What whoever runs the program has to know, and cannot read off it."""
+    spec = graph.denoiser.spec  # type: ignore[attr-defined]
+    return {
+        "format": FORMAT,
+        "backend": config.backend,
+        "quantization": config.quantization,
+        "context": graph.context,
+        "block_size": graph.block_size,
+        "max_length": graph.max_length,
+        "depths": list(config.depths),
+        "model": {**asdict(spec), "contexts": None},
+        "methods": {
+            each.name: {"inputs": [asdict(p) for p in each.inputs], "outputs": [asdict(p) for p in each.outputs]}
+            for each in methods
+        },
+        "versions": {name: version(name) for name in ("torch", "executorch")},
+        **about,
+    }
+
+
+def _length(example: Tensor) -> int:
+    if example.ndim != 2 or len(example) != 1:
+        raise UsageError(f"an example input of shape {tuple(example.shape)}: ids (1, L) are needed")
+    return example.shape[1]

@@ -1,0 +1,252 @@
+"""What is exported: a denoiser together with what it remembers, as methods of fixed shapes. The one call, nothing else.
+
+Every method is `denoiser(block, context, ...)`. A graph keeps the context's tensors in buffers that its methods share,
+and `start`, the column at which the block begins, says how much of them is text: 0 forgets everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from diffulex_edge.errors import UsageError
+from diffulex_edge.export.reveal import reveal
+from diffulex_edge.model.base import NONE
+from diffulex_edge.model.context import LayerMemory, MemoryContext
+from diffulex_edge.model.eco_hybrid import Recall
+from diffulex_edge.model.fixed import FixedCanvas, FixedKV
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a method."""
+
+    name: str
+    dtype: str  # int64 or float32
+    shape: tuple[int, ...]
+
+    def example(self) -> Tensor:
+        return torch.zeros(self.shape, dtype=getattr(torch, self.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A function of a graph."""
+
+    name: str
+    function: Callable[..., Any]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+class Graph(Protocol):
+    """A denoiser and the buffers of one kind of context."""
+
+    context: str  # the kind
+    block_size: int  # tokens
+    max_length: int | None  # tokens; None: no limit
+
+    def methods(self, depths: Sequence[int]) -> Iterator[Method]: ...
+
+
+class Bound(nn.Module):
+    """A method as a module of its own. Buffers have the same names in all of a graph's, by which they are shared."""
+
+    def __init__(self, graph: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.state, self.function = graph, function  # `graph` is a name that torch.fx wants for itself
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs)
+
+
+START, ASKED, COUNT = (Port(name, "int64", ()) for name in ("start", "asked", "count"))
+TIME, THRESHOLD = Port("t", "float32", ()), Port("threshold", "float32", ())
+
+
+class BlockGraph(nn.Module):
+    """Block by block: `denoise` looks, `commit` remembers, `logits` is for samplers that want them."""
+
+    context: str
+    max_length: int | None
+
+    def __init__(self, denoiser: Any, block_size: int) -> None:
+        super().__init__()
+        self.denoiser, self.block_size = denoiser, block_size
+        self.timed = denoiser.ends.time is not None if hasattr(denoiser.ends, "time") else False
+        self.block = Port("block", "int64", (1, block_size))
+
+    def methods(self, depths: Sequence[int]) -> Iterator[Method]:
+        time = (TIME,) if self.timed else ()
+        seen = (self.block, Port("probability", "float32", self.block.shape))
+        asks = (self.block, START, *time, ASKED, COUNT, THRESHOLD)
+        for depth in (None, *depths):
+            name = "denoise" if depth is None else f"denoise_{depth}"
+            yield Method(name, partial(self.denoise, depth=depth), asks, seen)
+        yield Method("commit", self.commit, (self.block, START), self.committed())
+        logits = Port("logits", "float32", (1, self.block_size, self.denoiser.spec.vocab_size))
+        yield Method("logits", self.look, (self.block, START, *time), (logits,))
+
+    def at(self, start: Tensor) -> Any:
+        """The context of the text before column `start`."""
+        raise NotImplementedError
+
+    def committed(self) -> tuple[Port, ...]:
+        return (START,)
+
+    def look(self, block: Tensor, start: Tensor, *t: Tensor, depth: int | None = None) -> Tensor:
+        logits, _ = self.denoiser(block, self.at(start), t=t[0].reshape(1) if t else None, depth=depth)
+        return logits
+
+    def denoise(self, block: Tensor, start: Tensor, *rest: Tensor, depth: int | None) -> tuple[Tensor, Tensor]:
+        *t, asked, count, threshold = rest
+        logits = self.look(block, start, *t, depth=depth)
+        return reveal(logits, block, self.denoiser.spec.mask_id, asked, count, threshold)
+
+    def commit(self, block: Tensor, start: Tensor) -> Any:
+        raise NotImplementedError
+
+
+class MemoryGraph(BlockGraph):
+    """EcoHybrid against its memory: one buffer (1, F) of all layers' tensors.
+
+    What layers make of their memory (keys and values of bank and halo) is kept beside it: it is asked for at each step.
+    That of no text is a constant of its own, for ExecuTorch gives a buffer that is written to no value to begin with.
+    """
+
+    context, max_length = "memory", None
+    state: Tensor
+    empty: Tensor
+
+    def __init__(self, denoiser: Any, block_size: int) -> None:
+        super().__init__(denoiser, block_size)
+        if denoiser.spec.carries:
+            raise UsageError("latent_self_cond=True carries slots from step to step, which a graph does not")
+        empty = denoiser.begin("memory", 1, 0)
+        with torch.no_grad():
+            parts = self._parts(empty)
+        self.shapes = [part.shape[1:] for part in parts]
+        row = torch.cat([part.flatten() for part in parts])
+        self.register_buffer("state", row[None].clone())
+        self.register_buffer("empty", row[None])
+
+    def _parts(self, context: MemoryContext) -> list[Tensor]:
+        """Per layer bank, halo, and what `recall` makes of both; the last one may be the halo itself."""
+        found = []
+        for memory, recalled in zip(context.layers, context.recall(self.denoiser.layers), strict=True):
+            found += [memory.bank, memory.halo, recalled.write, recalled.read]
+            found += [] if recalled.halo is memory.halo else [recalled.halo]
+        return found
+
+    def at(self, start: Tensor) -> MemoryContext:
+        row = torch.where(start > 0, self.state, self.empty)
+        pieces = row.split([shape.numel() for shape in self.shapes], 1)
+        parts = iter([piece.reshape(1, *shape) for piece, shape in zip(pieces, self.shapes, strict=True)])
+        seen, layers, recalled = start.reshape(1), [], []
+        for layer in self.denoiser.layers:
+            bank, halo, write, read = (next(parts) for _ in range(4))
+            real = torch.arange(halo.shape[1], 0, -1) <= seen[:, None]
+            layers.append(LayerMemory(bank, halo))
+            recalled.append(Recall(write, read, halo if layer.local.recall(halo) is halo else next(parts), real))
+        context = MemoryContext(tuple(layers), seen)
+        context.recalled.extend(recalled)
+        return context
+
+    def commit(self, block: Tensor, start: Tensor) -> Tensor:
+        _, after = self.denoiser(block, self.at(start), rows=NONE)
+        self.state[0] = torch.cat([part.flatten() for part in self._parts(after)])
+        return start + self.block_size
+
+
+class CacheGraph(BlockGraph):
+    """Block-causal attention over a static cache: two buffers (1, H, T, E) a layer."""
+
+    context = "kv"
+
+    def __init__(self, denoiser: Any, block_size: int, max_length: int) -> None:
+        super().__init__(denoiser, block_size)
+        self.max_length = max_length
+        _buffers(self, max_length)
+
+    def at(self, start: Tensor) -> FixedKV:
+        return _cache(self, start)
+
+    def committed(self) -> tuple[Port, ...]:
+        logits = Port("opening", "float32", (1, self.denoiser.spec.vocab_size))
+        return (START, logits) if self.denoiser.facts.shift.opens else (START,)
+
+    def commit(self, block: Tensor, start: Tensor) -> Any:
+        _, after = self.denoiser(block, self.at(start), rows=NONE)
+        begun = start + block.shape[1]
+        return begun if after.opening is None else (begun, after.opening.logits)
+
+
+class CanvasGraph(nn.Module):
+    """Attention that looks everywhere, over a canvas of T tokens: `look` reads it all and keeps keys and values of it.
+
+    `denoise` reads the block alone against those, Fast-dLLM's dual cache (arXiv:2505.22618); the exact way is to call
+    `look` at each step. `stop` is the column behind the text: what lies there is padding.
+    """
+
+    context = "canvas"
+
+    def __init__(self, denoiser: Any, block_size: int, max_length: int) -> None:
+        super().__init__()
+        self.denoiser, self.block_size, self.max_length = denoiser, block_size, max_length
+        _buffers(self, max_length)
+
+    def methods(self, depths: Sequence[int]) -> Iterator[Method]:
+        canvas, stop = Port("canvas", "int64", (1, self.max_length)), Port("stop", "int64", ())
+        block = Port("block", "int64", (1, self.block_size))
+        logits = Port("logits", "float32", (1, self.block_size, self.denoiser.spec.vocab_size))
+        where = (canvas, START, stop)
+        seen = (block, Port("probability", "float32", block.shape))
+        for name, warm in (("look", False), ("denoise", True)):
+            for depth in (None, *(depths if warm else ())):
+                function = partial(self.reveal, warm=warm, depth=depth)
+                yield Method(
+                    name if depth is None else f"{name}_{depth}", function, (*where, ASKED, COUNT, THRESHOLD), seen
+                )
+        yield Method("logits", partial(self.logits, warm=False), where, (logits,))
+        yield Method("logits_cached", partial(self.logits, warm=True), where, (logits,))
+
+    def logits(self, canvas: Tensor, start: Tensor, stop: Tensor, *, warm: bool, depth: int | None = None) -> Tensor:
+        buffers = _cache(self, start)
+        context = FixedCanvas(buffers, canvas, dual=True, warm=warm, start=start, stop=stop, block_size=self.block_size)
+        return self.denoiser(self._block(canvas, start), context, depth=depth)[0]
+
+    def reveal(
+        self,
+        canvas: Tensor,
+        start: Tensor,
+        stop: Tensor,
+        asked: Tensor,
+        count: Tensor,
+        threshold: Tensor,
+        *,
+        warm: bool,
+        depth: int | None,
+    ) -> tuple[Tensor, Tensor]:
+        logits = self.logits(canvas, start, stop, warm=warm, depth=depth)
+        return reveal(logits, self._block(canvas, start), self.denoiser.spec.mask_id, asked, count, threshold)
+
+    def _block(self, canvas: Tensor, start: Tensor) -> Tensor:
+        return canvas[:, start + torch.arange(self.block_size)]
+
+
+def _buffers(graph: Any, length: int) -> None:
+    facts = graph.denoiser.facts
+    for i in range(facts.spec.n_layers):
+        for name in ("keys", "values"):
+            graph.register_buffer(f"{name}_{i}", torch.zeros(1, facts.n_kv_heads, length, facts.head_dim))
+
+
+def _cache(graph: Any, start: Tensor) -> FixedKV:
+    layers = range(graph.denoiser.spec.n_layers)
+    keys, values = (tuple(getattr(graph, f"{name}_{i}") for i in layers) for name in ("keys", "values"))
+    return FixedKV.of(keys, values, start)
