@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 
 from diffulex_edge.errors import ResourceError, UsageError
 
-MEMORY = Path("/proc/meminfo")  # where Linux says how much of it is free
+PROC = Path("/proc")
+MEMORY = PROC / "meminfo"  # where Linux says how much of it is free
 CPU = torch.device("cpu")
 NUMBER_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -108,3 +110,33 @@ def keep_freed_memory() -> None:
         m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
         mallopt(m_mmap_threshold, 1 << 30)
         mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+class PeakMemory:
+    """The most resident memory since `reset`, in bytes; since the process began where the kernel has no other mark."""
+
+    def __init__(self, proc: Path = PROC) -> None:
+        self._self = proc / "self"
+        self.scope = "run" if self.reset() else "process"
+
+    def reset(self) -> bool:
+        try:
+            (self._self / "clear_refs").write_text("5")  # Linux, proc(5): resets VmHWM
+        except OSError:
+            return False
+        return True
+
+    def read(self) -> int:
+        try:
+            lines = (self._self / "status").read_text().splitlines()
+        except OSError:
+            return _lifetime_peak()
+        values = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+        return values[0] if values else _lifetime_peak()
+
+
+def _lifetime_peak() -> int:
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

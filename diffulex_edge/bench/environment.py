@@ -1,11 +1,9 @@
-"""Where a figure was measured: processor, threads, versions, load; and the peak of resident memory."""
+"""Where a figure was measured: processor, threads, versions, load."""
 
 from __future__ import annotations
 
 import os
 import platform
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,31 +42,3 @@ def cpu_model(proc: Path = _PROC) -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-class PeakMemory:
-    """The most resident memory since `reset`, in bytes; since the process began where the kernel has no other mark."""
-
-    def __init__(self, proc: Path = _PROC) -> None:
-        self._self = proc / "self"
-        self.scope = "run" if self.reset() else "process"
-
-    def reset(self) -> bool:
-        try:
-            (self._self / "clear_refs").write_text("5")  # Linux, proc(5): resets VmHWM
-        except OSError:
-            return False
-        return True
-
-    def read(self) -> int:
-        try:
-            lines = (self._self / "status").read_text().splitlines()
-        except OSError:
-            return _lifetime_peak()
-        values = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
-        return values[0] if values else _lifetime_peak()
-
-
-def _lifetime_peak() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffulex_edge.bench.energy import EnergySource
-from diffulex_edge.bench.environment import PeakMemory
 from diffulex_edge.bench.generation import kept
 from diffulex_edge.bench.progress import bar
 from diffulex_edge.bench.variants import Skipped, Variant
+from diffulex_edge.machine import PeakMemory
 from diffulex_edge.runtime.decode import decode, finish
 
 

@@ -13,6 +13,8 @@ VERBS = {
     "eval": "a model and held-out documents -> bits a character in each mode, calibration, judged samples",
     "bench": "a model -> tokens a second in each mode, with the quality beside it; or the speed of training",
     "export": "a model -> a program (.pte) for phones and laptops, which --pte runs, its tokenizer beside it",
+    "pack": "a model -> a folder for an app: program, tokenizer, contract, golden texts; --check runs it here",
+    "peek": "a pack -> what is in it, once every byte was verified",
     "doctor": "what this machine and this installation can do",
     "colab": "all in one: prepares Hindi text if there is none, then trains the primary model on it",
 }

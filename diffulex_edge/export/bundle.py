@@ -11,6 +11,7 @@ from diffulex_edge.errors import UsageError
 from diffulex_edge.export.config import ExportConfig, ExportResult
 from diffulex_edge.export.exporter import export
 from diffulex_edge.files import sha256_file
+from diffulex_edge.runtime.text import wordless
 from diffulex_edge.text.tokenizer import load_tokenizer, tokenizer_files
 
 
@@ -25,8 +26,9 @@ def export_bundle(model: Any, tokenizer: Path, output: Path, config: ExportConfi
         if target.exists() and sha256_file(target) != sha256_file(source):
             raise UsageError(f"{target}: another tokenizer lies beside {output.name}; choose another folder")
     output.parent.mkdir(parents=True, exist_ok=True)
-    words = {"file": sources[0].name, "fingerprint": load_tokenizer(sources[0]).fingerprint}
-    result = export(model, output, config, {"tokenizer": words})
+    words = load_tokenizer(sources[0])
+    about = {"tokenizer": {"file": sources[0].name, "fingerprint": words.fingerprint}}
+    result = export(model, output, config, about, wordless(model.spec, words))
     for source, target in zip(sources, targets, strict=True):
         if not target.exists():
             shutil.copyfile(source, target)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -54,14 +54,16 @@ def export_model(
     return export(model, Path(output_path), config, about or {})
 
 
-def export(model: Any, path: Path, config: ExportConfig, about: Mapping[str, Any]) -> ExportResult:
-    """`export_model` with its shapes as one value."""
+def export(
+    model: Any, path: Path, config: ExportConfig, about: Mapping[str, Any], banned: Sequence[int] = ()
+) -> ExportResult:
+    """`export_model` with its shapes as one value. banned: ids that a step never shows, beside the mask."""
     if config.backend not in BACKENDS:
         raise UsageError(f"backend {config.backend!r} is not one of {', '.join(BACKENDS)}")
     backend = BACKENDS[config.backend]
     backend.available().need()
     dialect = FRIENDLY if backend.friendly else NATIVE
-    graph = make_graph(dialect.write(model), config)
+    graph = make_graph(dialect.write(model), config, banned)
     methods = list(graph.methods(config.depths))
     description = describe(graph, methods, config, about)
     lowered = lower({method.name: trace(graph, method, dialect) for method in methods}, backend, description)
@@ -86,7 +88,7 @@ def export(model: Any, path: Path, config: ExportConfig, about: Mapping[str, Any
     )
 
 
-def make_graph(model: Any, config: ExportConfig) -> Graph:
+def make_graph(model: Any, config: ExportConfig, banned: Sequence[int] = ()) -> Graph:
     """The model with the context that is asked for, or the first that can be exported."""
     kinds = [kind for kind in model.spec.contexts if kind in _GRAPHS]
     kind = config.context or next(iter(kinds), "")
@@ -106,12 +108,12 @@ def make_graph(model: Any, config: ExportConfig) -> Graph:
         raise UsageError(
             f"depths hold {wrong[0]}: each is at least 1 and below the model's {model.spec.n_layers} layers"
         )
-    graph: Graph = _GRAPHS[kind](model, size, config.max_length)
+    graph: Graph = _GRAPHS[kind](model, size, sorted({*banned, model.spec.mask_id}), config.max_length)
     return graph
 
 
 _GRAPHS: dict[str, Any] = {
-    "memory": lambda model, size, _: MemoryGraph(model, size),
+    "memory": lambda model, size, banned, _: MemoryGraph(model, size, banned),
     "kv": CacheGraph,
     "canvas": CanvasGraph,
 }
@@ -165,6 +167,7 @@ def describe(graph: Graph, methods: list[Method], config: ExportConfig, about: M
         "block_size": graph.block_size,
         "max_length": graph.max_length,
         "depths": list(config.depths),
+        "banned": list(graph.banned),
         "model": {**asdict(spec), "contexts": None},
         "methods": {
             each.name: {"inputs": [asdict(p) for p in each.inputs], "outputs": [asdict(p) for p in each.outputs]}

@@ -50,6 +50,7 @@ class Graph(Protocol):
     context: str  # the kind
     block_size: int  # tokens
     max_length: int | None  # tokens; None: no limit
+    banned: Sequence[int]  # ids that a step never shows
 
     def methods(self, depths: Sequence[int]) -> Iterator[Method]: ...
 
@@ -75,9 +76,9 @@ class BlockGraph(nn.Module):
     context: str
     max_length: int | None
 
-    def __init__(self, denoiser: Any, block_size: int) -> None:
+    def __init__(self, denoiser: Any, block_size: int, banned: Sequence[int]) -> None:
         super().__init__()
-        self.denoiser, self.block_size = denoiser, block_size
+        self.denoiser, self.block_size, self.banned = denoiser, block_size, banned
         self.timed = denoiser.ends.time is not None if hasattr(denoiser.ends, "time") else False
         self.block = Port("block", "int64", (1, block_size))
 
@@ -106,7 +107,7 @@ class BlockGraph(nn.Module):
     def denoise(self, block: Tensor, start: Tensor, *rest: Tensor, depth: int | None) -> tuple[Tensor, Tensor]:
         *t, asked, count, threshold = rest
         logits = self.look(block, start, *t, depth=depth)
-        return reveal(logits, block, self.denoiser.spec.mask_id, asked, count, threshold)
+        return reveal(logits, block, self.denoiser.spec.mask_id, self.banned, asked, count, threshold)
 
     def commit(self, block: Tensor, start: Tensor) -> Any:
         raise NotImplementedError
@@ -123,8 +124,8 @@ class MemoryGraph(BlockGraph):
     state: Tensor
     empty: Tensor
 
-    def __init__(self, denoiser: Any, block_size: int) -> None:
-        super().__init__(denoiser, block_size)
+    def __init__(self, denoiser: Any, block_size: int, banned: Sequence[int]) -> None:
+        super().__init__(denoiser, block_size, banned)
         if denoiser.spec.carries:
             raise UsageError("latent_self_cond=True carries slots from step to step, which a graph does not")
         empty = denoiser.begin("memory", 1, 0)
@@ -168,8 +169,8 @@ class CacheGraph(BlockGraph):
 
     context = "kv"
 
-    def __init__(self, denoiser: Any, block_size: int, max_length: int) -> None:
-        super().__init__(denoiser, block_size)
+    def __init__(self, denoiser: Any, block_size: int, banned: Sequence[int], max_length: int) -> None:
+        super().__init__(denoiser, block_size, banned)
         self.max_length = max_length
         _buffers(self, max_length)
 
@@ -195,9 +196,9 @@ class CanvasGraph(nn.Module):
 
     context = "canvas"
 
-    def __init__(self, denoiser: Any, block_size: int, max_length: int) -> None:
+    def __init__(self, denoiser: Any, block_size: int, banned: Sequence[int], max_length: int) -> None:
         super().__init__()
-        self.denoiser, self.block_size, self.max_length = denoiser, block_size, max_length
+        self.denoiser, self.block_size, self.banned, self.max_length = denoiser, block_size, banned, max_length
         _buffers(self, max_length)
 
     def methods(self, depths: Sequence[int]) -> Iterator[Method]:
@@ -233,7 +234,8 @@ class CanvasGraph(nn.Module):
         depth: int | None,
     ) -> tuple[Tensor, Tensor]:
         logits = self.logits(canvas, start, stop, warm=warm, depth=depth)
-        return reveal(logits, self._block(canvas, start), self.denoiser.spec.mask_id, asked, count, threshold)
+        mask_id = self.denoiser.spec.mask_id
+        return reveal(logits, self._block(canvas, start), mask_id, self.banned, asked, count, threshold)
 
     def _block(self, canvas: Tensor, start: Tensor) -> Tensor:
         return canvas[:, start + torch.arange(self.block_size)]

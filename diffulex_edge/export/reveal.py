@@ -5,22 +5,29 @@ Logits never leave the graph. No sort, which the runtime does not have: a positi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
 def reveal(
-    logits: Tensor, block: Tensor, mask_id: int, asked: Tensor, count: Tensor, threshold: Tensor
+    logits: Tensor,
+    block: Tensor,
+    mask_id: int,
+    banned: Sequence[int],
+    asked: Tensor,
+    count: Tensor,
+    threshold: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The block (1, L) with the `count` surest guesses shown, and all that are at least `threshold` probable.
 
-    logits (1, L, V), in which the mask is banned here; asked (), int64: hidden columns from there on are padding and
-    stay; count () of at least one, int64; threshold () of a probability, above 1 for none. Also gives how probable
-    each column's guess is, (1, L). Of equals the smallest index goes first.
+    logits (1, L, V); banned: ids that are never shown, the mask's among them; asked (), int64: hidden columns from
+    there on are padding and stay; count () of at least one, int64; threshold () of a probability, above 1 for none.
+    Also gives how probable each column's guess is, (1, L). Of equals the smallest index goes first.
     """
     length, vocab_size = logits.shape[1:]
-    banned = torch.zeros(vocab_size).index_fill(0, torch.tensor([mask_id]), -torch.inf)
-    logits = logits.float() + banned
+    logits = logits.float() + torch.zeros(vocab_size).index_fill(0, torch.tensor(banned), -torch.inf)
     token, probability = logits.argmax(-1), logits.softmax(-1).amax(-1)  # (1, L)
     columns = torch.arange(length)
     hidden = (block == mask_id) & (columns < asked)

@@ -71,7 +71,7 @@ def _checked(description: Any, source: Path) -> dict[str, Any]:
     if not isinstance(description, dict) or description.get("format") not in FORMATS:
         told = description.get("format") if isinstance(description, dict) else description
         raise ArtefactError(f"{source}: format {told!r} is not one of {', '.join(FORMATS)}")
-    missing = {"model", "methods", "context", "block_size", "max_length"} - set(description)
+    missing = {"model", "methods", "context", "block_size", "max_length", "banned"} - set(description)
     if missing:
         raise ArtefactError(f"{source}: says nothing of {sorted(missing)[0]}")
     return description

@@ -86,6 +86,7 @@ class PteDenoiser:
             "block_length": self.block_size,
         }
         self.spec = DenoiserSpec(**{name: _tuple(value) for name, value in facts.items()})
+        self.banned = tuple(self.description["banned"])
         self._texts = self._position = 0
 
     def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:

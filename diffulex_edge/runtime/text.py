@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.base import Denoiser
+from diffulex_edge.model.base import Denoiser, DenoiserSpec
 from diffulex_edge.runtime.decode import Committed, decode, finish
 from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.score import masked_pll
@@ -176,9 +176,14 @@ def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
             " they do not belong together"
         )
     stop_ids = plan.stop_ids or denoiser.spec.stop_ids or (tokenizer.eos_id,)
-    padding = () if tokenizer.pad_id in stop_ids else (tokenizer.pad_id,)  # some families pad with the end of text
-    wordless = range(tokenizer.vocab_size, denoiser.spec.vocab_size)  # logits are often wider than the vocabulary
-    return replace(plan, stop_ids=stop_ids, banned=(*plan.banned, *padding, *wordless))
+    return replace(plan, stop_ids=stop_ids, banned=(*plan.banned, *wordless(denoiser.spec, tokenizer, stop_ids)))
+
+
+def wordless(spec: DenoiserSpec, tokenizer: Words, stop_ids: Sequence[int] = ()) -> tuple[int, ...]:
+    """Ids that no text is made of: padding, where it ends no text, and logits wider than the vocabulary."""
+    ends = stop_ids or spec.stop_ids or (tokenizer.eos_id,)
+    padding = () if tokenizer.pad_id in ends else (tokenizer.pad_id,)  # some families pad with the end of text
+    return (*padding, *range(tokenizer.vocab_size, spec.vocab_size))
 
 
 def prompt_ids(tokenizer: Words, text: str) -> list[int]:

@@ -40,6 +40,8 @@ class Turn(Protocol):
 class Revealer(Protocol):
     """A denoiser that can make a step of one text with the reveal inside, so that no logits leave it."""
 
+    banned: tuple[int, ...]  # ids that it never shows, the mask's among them, in order
+
     def reveal(
         self, block: Tensor, context: Context, *, t: Tensor, depth: int, asked: int, count: int, threshold: float
     ) -> tuple[Tensor, Tensor, Context]:
@@ -53,7 +55,7 @@ class Revealer(Protocol):
 def turn_for(denoiser: Denoiser, plan: Plan, banned: Tensor, generator: torch.Generator) -> Turn:
     """The quickest way that does what the plan says. banned (n,): ids that are never shown, the mask's among them."""
     inside = threshold_of(plan)
-    if inside is not None and isinstance(denoiser, Revealer) and banned.tolist() == [denoiser.spec.mask_id]:
+    if inside is not None and isinstance(denoiser, Revealer) and banned.tolist() == list(denoiser.banned):
         return _Inside(denoiser, inside, generator)
     return _Outside(denoiser, plan, banned, generator)
 

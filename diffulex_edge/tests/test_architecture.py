@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "bench": {"text", "diffusion", "model", "runtime", "train"},
     "hub": {"text", "model"},
     "backends": set(),
-    "export": {"text", "model", "backends"},
+    "export": {"text", "model", "backends", "runtime"},
     "api": {"text", "model", "hub", "runtime"},
     "integrations": {"diffusion", "text", "model", "runtime", "bench", "api"},
     "suite": {"text", "diffusion", "model", "runtime", "train", "bench", "api"},
