@@ -2,6 +2,9 @@
 #   make demo    the shipped model: two prompts, one infill, tokens a second in three modes
 #   make test    all tests, the slow ones too
 #   make test-export  programs for ExecuTorch, made and run: minutes, and a larger installation
+#   make runner    native/runner, a C++ program that runs device packs; needs the libraries named in its CMakeLists.txt
+#   make pack      the shipped model as a device pack, exported/pack
+#   make test-native  the runner beside Python: the same tokens, and what it refuses
 #   make check   what CI runs: format, lint, types, docs, all tests
 #   make bench   full, block and block_frozen compared on this machine
 
@@ -19,7 +22,7 @@ EXPORT := $(VENV)/export-$(STATE)
 export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard wheels) $(wildcard ../shared/wheels))
 EDGE   := $(BIN)/diffulex-edge
 
-.PHONY: demo test test-export fast check format docs bench clean
+.PHONY: demo test test-export test-native runner pack fast check format docs bench clean
 
 demo: $(USE)
 	$(EDGE) sample --prompt "मैं कल बाज़ार गया" --max_new_tokens 48 --blockwise --frozen_context
@@ -28,10 +31,22 @@ demo: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 64 --runs_per_prompt 1
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m "not export"
+	$(BIN)/python -m pytest -m "not export and not native"
 
 test-export: $(EXPORT)
 	$(BIN)/python -m pytest -m export
+
+test-native: runner
+	$(BIN)/python -m pytest -m native
+
+runner: $(EXPORT)
+	$(BIN)/cmake -S native/runner -B build/runner -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+		-DCMAKE_PREFIX_PATH=$$($(BIN)/python -c "import executorch; print(executorch.__path__[0] + '/share/cmake')")
+	$(BIN)/cmake --build build/runner
+
+pack: $(EXPORT)
+	$(EDGE) pack --output exported/pack
+	$(EDGE) pack --output exported/pack --check
 
 fast: $(DEV)
 	$(BIN)/python -m pytest
@@ -40,7 +55,7 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not export"
+	$(BIN)/python -m pytest -m "not export and not native"
 
 format: $(DEV)
 	$(BIN)/ruff format .
@@ -53,7 +68,7 @@ bench: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 512 --runs_per_prompt 3 --json bench.json
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 
 $(USE): | pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -67,6 +82,6 @@ $(DEV): | $(USE)
 	touch $@
 
 $(EXPORT): | $(DEV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,eval,export]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,eval,export,native]'
 	rm -f $(VENV)/export-*
 	touch $@

@@ -1,0 +1,32 @@
+"""Packs of small models with the shipped tokenizer: one against memory, one with a static cache, one on a canvas."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from diffulex_edge.api import tokenizer_place
+from diffulex_edge.export import ExportConfig
+from diffulex_edge.export.pack import PackConfig, make_pack
+from diffulex_edge.model.transformer import TransformerDenoiser
+from diffulex_edge.tests import toys
+
+WORDS = {"vocab_size": 8192, "mask_id": 3}
+MODELS: dict[str, Any] = {
+    "memory": lambda: toys.eco(**WORDS),
+    "kv": lambda: toys.backup(**WORDS, block_length=8),
+    "canvas": lambda: toys.backup(**WORDS),
+}
+SHAPE = ExportConfig(block_size=8, max_length=96)
+_keep = TemporaryDirectory()  # for as long as the process lives
+
+
+@cache
+def pack(context: str) -> Path:
+    """The folder, made once."""
+    model, folder = MODELS[context](), Path(_keep.name) / context
+    assert isinstance(model, TransformerDenoiser) == (context != "memory")
+    make_pack(model, tokenizer_place("aria-hindi-tiny"), folder, PackConfig(steps=4), SHAPE)
+    return folder

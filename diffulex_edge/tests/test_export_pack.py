@@ -1,0 +1,78 @@
+"""A device pack: whole or refused, and its golden texts come out."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from diffulex_edge.cli.main import main
+from diffulex_edge.errors import ArtefactError
+from diffulex_edge.export.pack import check, peek
+from diffulex_edge.model.checkpoint import verify
+from diffulex_edge.tests import pack_toys
+
+pytestmark = pytest.mark.export
+FLIPS, CUTS = 300, 100
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    shutil.copytree(pack_toys.pack("memory"), tmp_path / "pack")
+    return tmp_path / "pack"
+
+
+@pytest.mark.parametrize("context", pack_toys.MODELS)
+def test_the_golden_texts_come_out(context: str) -> None:
+    assert check(pack_toys.pack(context)) == 5
+    contract = peek(pack_toys.pack(context))["contract"]
+    assert contract["context"] == context
+    assert all(sum(row) == hidden for hidden, row in enumerate(contract["counts"]))
+    assert all(len(row) <= 4 for row in contract["counts"])
+
+
+def test_every_damaged_file_is_refused_before_it_is_parsed(copied: Path) -> None:
+    chance = random.Random(0)
+    for path in sorted(copied.iterdir()):
+        whole = path.read_bytes()
+        places = [chance.randrange(8 * len(whole)) for _ in range(FLIPS)]
+        damaged = [
+            (at, bytes([*whole[: at // 8], whole[at // 8] ^ 1 << at % 8, *whole[at // 8 + 1 :]])) for at in places
+        ]
+        damaged += [(size, whole[:size]) for size in (chance.randrange(len(whole)) for _ in range(CUTS))]
+        for at, data in damaged:
+            path.write_bytes(data)
+            assert _refused(copied), f"{path.name} damaged at {at} was taken"
+        path.write_bytes(whole)
+    verify(copied)
+
+
+def _refused(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except ArtefactError:
+        return True
+    return False
+
+
+def test_the_verb_tells_of_damage_in_one_line(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["peek", str(copied)]) == 0
+    assert "sentencepiece" in capsys.readouterr().out
+    (copied / "tokenizer.model").unlink()
+    assert main(["peek", str(copied)]) == 3
+    said = capsys.readouterr().err.strip()
+    assert "tokenizer.model: no such file" in said and said.count("\n") == 0
+
+
+def test_a_golden_text_that_does_not_come_out_is_named(copied: Path) -> None:
+    golden = json.loads((copied / "golden.json").read_text())
+    golden["texts"][1]["tokens"][0] += 1
+    from diffulex_edge.model import checkpoint
+
+    files = {p.name: checkpoint.content(p.read_bytes()) for p in copied.iterdir() if p.name != "manifest.json"}
+    checkpoint.write(copied, {**files, "golden.json": checkpoint.document(golden)})
+    with pytest.raises(ArtefactError, match="gives other tokens here"):
+        check(copied)
