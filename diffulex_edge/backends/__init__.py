@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from diffulex_edge.backends.base import Backend
+from diffulex_edge.backends.coreml_backend import CoremlBackend
 from diffulex_edge.backends.xnnpack_backend import XnnpackBackend
 
-BACKENDS: Mapping[str, Backend] = {each.name: each for each in (XnnpackBackend(),)}
+BACKENDS: Mapping[str, Backend] = {each.name: each for each in (XnnpackBackend(), CoremlBackend())}

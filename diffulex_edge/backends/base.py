@@ -45,6 +45,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def contexts(self) -> tuple[str, ...]:
+        """Kinds of context whose graphs it takes."""
+        ...
+
+    @property
     def allowed(self) -> frozenset[str]:
         """Operators that may stay outside of it beside those of export/delegation.py, by their names there."""
         ...

@@ -13,6 +13,7 @@ class XnnpackBackend:
     name: str = "xnnpack"
     about: str = "CPU: Linux, macOS, Windows, Android, iOS"
     friendly: bool = True
+    contexts: tuple[str, ...] = ("memory", "kv", "canvas")
     allowed: frozenset[str] = frozenset()
 
     def available(self) -> Availability:

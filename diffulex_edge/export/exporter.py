@@ -90,10 +90,15 @@ def export(
 
 def make_graph(model: Any, config: ExportConfig, banned: Sequence[int] = ()) -> Graph:
     """The model with the context that is asked for, or the first that can be exported."""
+    takes = BACKENDS[config.backend].contexts
     kinds = [kind for kind in model.spec.contexts if kind in _GRAPHS]
     kind = config.context or next(iter(kinds), "")
     if kind not in kinds:
         raise UsageError(f"context {kind!r} of {type(model).__name__} cannot be exported; it has {', '.join(kinds)}")
+    if kind not in takes:
+        raise UsageError(
+            f"{config.backend} takes no context {kind!r}, which {type(model).__name__} has: {', '.join(takes)}"
+        )
     size = config.block_size or max(BLOCK, model.spec.block_length or 1)
     own = model.spec.block_length or 1
     if size % own:

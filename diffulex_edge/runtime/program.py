@@ -46,9 +46,16 @@ class Program:
     def call(self, name: str, *inputs: Tensor) -> list[Any]:
         """What a method gives for its inputs."""
         if name not in self._methods:
-            self._methods[name] = self._program.load_method(name)
+            self._methods[name] = self._open(name)
         found: list[Any] = list(self._methods[name].execute(list(inputs)))
         return found
+
+    def _open(self, name: str) -> Any:
+        try:
+            return self._program.load_method(name)
+        except RuntimeError as error:
+            backend = self.description.get("backend")
+            raise BackendUnavailable(f"{self.path}: made for {backend}, which does not run here ({error})") from None
 
 
 def read_description(path: Path) -> dict[str, Any]:

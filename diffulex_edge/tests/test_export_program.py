@@ -117,10 +117,20 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"context": "canvas"}, "cannot be exported; it has kv"),
         ({"depths": (3,), "max_length": 32}, "below the model's 3 layers"),
         ({"backend": "abacus"}, "is not one of xnnpack"),
+        ({"backend": "coreml", "max_length": 32}, "coreml takes no context 'kv'"),
     ):
         with pytest.raises(UsageError, match=said):
             export_model(model, output_path=tmp_path / "x.pte", **wrong)
     assert not list(tmp_path.iterdir())
+
+
+def test_coreml_takes_a_graph_whole_and_says_that_it_does_not_run_here(tmp_path: Path) -> None:
+    result = export_model(toys.model("eco"), output_path=tmp_path / "apple.pte", backend="coreml", block_size=8)
+    assert all(set(counts) <= {"getitem", "unfold_copy", "bitwise_or"} for counts in result.outside.values())
+    denoiser = PteDenoiser(result.path)
+    if sys.platform != "darwin":
+        with pytest.raises(BackendUnavailable, match="made for coreml, which does not run here"):
+            denoiser(toys.text(denoiser)[:, : toys.BLOCK])
 
 
 def test_on_windows_export_stops_behind_the_edge_dialect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
