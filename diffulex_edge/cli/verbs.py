@@ -12,6 +12,7 @@ VERBS = {
     "list": "the models on this machine, and whether they are intact",
     "eval": "a model and held-out documents -> bits a character in each mode, calibration, judged samples",
     "bench": "a model -> tokens a second in each mode, with the quality beside it; or the speed of training",
+    "quantize": "a model -> the same in fewer bits, judged beside it; refused where too much is lost",
     "doctor": "what this machine and this installation can do",
     "colab": "all in one: prepares Hindi text if there is none, then trains the primary model on it",
 }

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization.fx import _decomposed  # noqa: F401 (names torch.ops.quantized_decomposed)
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.quant.observers import HIGH, LOW, Observer, Observers, Range, get_per_channel_observers
@@ -70,12 +69,14 @@ class Rounding(nn.Module):
 
     def __init__(self, range: Range) -> None:
         super().__init__()
+        from torch.ao.quantization.fx import _decomposed  # noqa: F401 (names the two operators)
+
         self.range = range
 
     def forward(self, x: Tensor) -> Tensor:
         ops, how = torch.ops.quantized_decomposed, (self.range.scale, self.range.zero, LOW, HIGH, torch.int8)
         rounded: Tensor = ops.dequantize_per_tensor.default(ops.quantize_per_tensor.default(x, *how), *how)
-        return rounded
+        return rounded.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"scale={self.range.scale:.3g}, zero={self.range.zero}"

@@ -28,6 +28,7 @@ class QuantizedEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)
+        self.dtype = torch.float32  # of what comes out
         self.bits = 4 if codes.dtype == torch.uint8 else 8
         self.num_embeddings, self.embedding_dim = len(codes), codes.shape[1] * 8 // self.bits
 
@@ -40,14 +41,14 @@ class QuantizedEmbedding(nn.Module):
         return cls(pack(codes) if bits == 4 else codes, scale)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """From ids (B, L) to fp32 (B, L, D)."""
+        """From ids (B, L) to (B, L, D)."""
         codes, scale = F.embedding(ids, self.codes), F.embedding(ids, self.scale).float()
-        if self.bits == 4:
-            codes = unpack(codes)
-        return (codes.float().unflatten(-1, (scale.shape[-1], -1)) * scale[..., None]).flatten(-2)
+        codes = unpack(codes) if self.bits == 4 else codes.float()
+        return (codes.unflatten(-1, (scale.shape[-1], -1)) * scale[..., None]).flatten(-2).to(self.dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedEmbedding:
-        """Moves; a cast does not reach it, whose scales have the type that they were rounded to."""
+        """A cast is of what comes out: scales keep the type that they were rounded to."""
+        self.dtype = fn(torch.zeros(0, dtype=self.dtype, device=self.codes.device)).dtype
         self.codes = fn(self.codes)
         self.scale = fn(self.scale).to(self.scale.dtype)
         return self
@@ -63,5 +64,7 @@ def pack(codes: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor) -> Tensor:
-    """The integers (..., D) int8 of `pack`."""
-    return torch.cat((packed & 15, packed >> 4), -1).to(torch.int8) - 8
+    """The integers (..., D) of `pack`, as fp32: shifts are not among the operators that export knows."""
+    both = packed.float()
+    high = (both / 16).floor()
+    return torch.cat((both - 16 * high, high), -1) - 8

@@ -17,6 +17,7 @@ from diffulex_edge.model.base import NONE
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)  # of a block that is hidden, in the order of decoding
 BLOCK = 32  # tokens, where the model has no block length
+WINDOW = 256  # tokens of a text that are hidden together, where attention looks everywhere
 
 
 @torch.inference_mode()
@@ -30,6 +31,8 @@ def replay(model: Any, texts: Iterable[Tensor], *, at_most: int | None = None, s
     for text in islice(texts, at_most):
         for kind in kinds:
             _walk(model, torch.as_tensor(text)[None], kind, generator)
+        if model.spec.block_length is None:
+            _hide(model, torch.as_tensor(text)[None, :WINDOW], model.begin("full", 1, WINDOW), generator)
         read += 1
     if not read:
         raise UsageError("there is no text to calibrate on")
@@ -43,9 +46,13 @@ def _walk(model: Any, ids: Tensor, kind: str, generator: torch.Generator) -> Non
     for block in ids.split(size, 1):
         if block.shape[1] < size:
             break
-        order = torch.rand(1, size, generator=generator).argsort(1)
-        for share in SHARES:
-            hidden = order < max(1, round(share * size))
-            t = torch.tensor([share])
-            model(block.masked_fill(hidden, model.spec.mask_id), context, t=t, rows=hidden)
+        _hide(model, block, context, generator)
         _, context = model(block, context, rows=NONE)
+
+
+def _hide(model: Any, block: Tensor, context: Any, generator: torch.Generator) -> None:
+    """Looks at a block (1, L) in every share, each hiding a part of what the one before hid."""
+    order = torch.rand(block.shape, generator=generator).argsort(1)
+    for share in SHARES:
+        hidden = order < max(1, round(share * block.shape[1]))
+        model(block.masked_fill(hidden, model.spec.mask_id), context, t=torch.tensor([share]), rows=hidden)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,11 @@ def assembled(codes: Tensor, scale: Tensor, *, bits: int, activations: str | Non
     dtype = getattr(torch, f"int{bits}")
     made = IntxUnpackedToInt8Tensor(codes, scale, zero, dtype, block, torch.float32, activations)
     return nn.Parameter(made, requires_grad=False)
+
+
+def bits_of(weight: Any) -> int:
+    """How many bits a code of such a weight has."""
+    return int(str(weight.target_dtype).rpartition("int")[2])
 
 
 def need_torchao() -> None:
