@@ -15,8 +15,9 @@ from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.model import checkpoint
 from diffulex_edge.quant import SCHEMES, find_scheme, quantize
 from diffulex_edge.quant.folder import read_quantized, write_quantized
+from diffulex_edge.tests import family_toys
 from diffulex_edge.tests.conftest import TinyRun
-from diffulex_edge.tests.test_quant_schemes import MODELS, _eco, _logits, _seen
+from diffulex_edge.tests.test_quant_schemes import IDS, MODELS, _eco, _logits, _seen
 
 pytest.importorskip("torchao")
 
@@ -104,6 +105,21 @@ def test_a_flipped_bit_is_refused_before_anything_is_read(tiny_run: TinyRun, tmp
     (tmp_path / "bad/model.safetensors").write_bytes(data)
     with pytest.raises(ArtefactError, match=r"model.safetensors: corrupt"):
         diffulex_edge.load(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("name", ["llada", "fast_dllm_v2"])  # a head of its own; a head that is the embedding
+def test_a_published_model_is_quantised_and_opened_with_its_tokenizer(name: str, tmp_path: Path) -> None:
+    family = family_toys.FAMILIES[name]
+    family_toys.write_folder(tmp_path / "hub", family, family_toys.hub_model(family), dtype=torch.bfloat16)
+    denoiser, words = diffulex_edge.load(tmp_path / "hub")
+    scheme = find_scheme("dynamic_int8")
+    made = quantize(denoiser, scheme)
+    write_quantized(tmp_path / "q", made, scheme, tmp_path / "hub", words.fingerprint)
+    again, same = diffulex_edge.load(tmp_path / "q")
+    assert (same.fingerprint, same.mask_id, again.spec) == (words.fingerprint, words.mask_id, denoiser.spec)
+    assert torch.equal(again(IDS)[0], made(IDS)[0])
+    plain = denoiser(IDS)[0].float()
+    assert 0 < float((made(IDS)[0] - plain).norm() / plain.norm()) < 0.1
 
 
 def test_a_model_of_no_family_is_told(tmp_path: Path) -> None:
