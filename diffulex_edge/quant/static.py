@@ -17,6 +17,7 @@ from diffulex_edge.model.base import NONE
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)  # of a block that is hidden, in the order of decoding
 BLOCK = 32  # tokens, where the model has no block length
+LONGEST = 512  # tokens that are read of a text: later blocks show nothing new, and in `full` cost more and more
 WINDOW = 256  # tokens of a text that are hidden together, where attention looks everywhere
 
 
@@ -28,11 +29,12 @@ def replay(model: Any, texts: Iterable[Tensor], *, at_most: int | None = None, s
     """
     generator, read = torch.Generator().manual_seed(seed), 0
     kinds = dict.fromkeys((next(iter(model.spec.contexts)), "full"))
-    for text in islice(texts, at_most):
+    for whole in islice(texts, at_most):
+        text = torch.as_tensor(whole)[:LONGEST]
         for kind in kinds:
-            _walk(model, torch.as_tensor(text)[None], kind, generator)
+            _walk(model, text[None], kind, generator)
         if model.spec.block_length is None:
-            _hide(model, torch.as_tensor(text)[None, :WINDOW], model.begin("full", 1, WINDOW), generator)
+            _hide(model, text[None, :WINDOW], model.begin("full", 1, WINDOW), generator)
         read += 1
     if not read:
         raise UsageError("there is no text to calibrate on")

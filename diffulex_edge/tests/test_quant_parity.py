@@ -21,6 +21,7 @@ from diffulex_edge.quant.embedding import QuantizedEmbedding
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.tests.conftest import TinyRun
 from diffulex_edge.tests.test_quant_schemes import IDS, _eco
+from diffulex_edge.tests.tree import ROOT
 from diffulex_edge.text.corpus import Document
 from diffulex_edge.tuning.calibrate import calibrate
 
@@ -112,3 +113,16 @@ def test_the_verb_calibrates_on_its_own_text(tiny_run: TinyRun, tmp_path: Path, 
 
 def test_the_verb_knows_every_scheme() -> None:
     assert set(get_args(Names)) == set(SCHEMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "budget"), [("dynamic_int8", 0.01), ("dynamic_int4", 0.05)])
+def test_the_model_that_ships_keeps_its_budget(name: str, budget: float) -> None:
+    """On the README's own Hindi, which it was not trained on."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8").split("## हिन्दी में")[1].split("##")[0]
+    denoiser, words = diffulex_edge.load()
+    found = parity(
+        denoiser, quantize(denoiser, SCHEMES[name]), words, [Document(page, "t", "devanagari")], ParityConfig()
+    )
+    assert found["loss"] < budget
+    assert found["guess_agreement"] > 0.7
