@@ -59,7 +59,7 @@ class ParityConfig:
 def parity(
     denoiser: Any, quantized: Any, tokenizer: Tokenizer, documents: Sequence[Document], config: ParityConfig
 ) -> dict[str, Any]:
-    """Bits a character of both (NELBO), the share lost and its standard error over documents; agreement; bytes.
+    """Bits a character of both (NELBO), the share lost and its standard error over documents; agreement.
 
     `loss` is (after - before) / before: below 0 where the rounded model is the better one by chance. `guess_agreement`
     is of hidden tokens of the documents, all else equal; `token_agreement` of what is written, where a step goes on
@@ -77,8 +77,13 @@ def parity(
         "loss_stderr": lost.stderr / bits.value,
         "guess_agreement": float((guessed == guessed_after).double().mean()),
         "token_agreement": _agreement(denoiser, quantized, tokenizer),
-        "fp32_bytes": sum(4 * p.numel() for p in denoiser.parameters()),
     }
+
+
+def sizes(denoiser: Any, written: int) -> dict[str, Any]:
+    """Bytes of the weights that were written, beside those of the model in fp32."""
+    whole = sum(4 * p.numel() for p in denoiser.parameters())
+    return {"bytes": written, "fp32_bytes": whole, "of_fp32": written / whole}
 
 
 def budget_of(scheme: Scheme) -> float:

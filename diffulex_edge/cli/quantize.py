@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from diffulex_edge.api import SHIPPED, load, source_of
-from diffulex_edge.bench.parity import PROMPTS, ParityConfig, budget_of, gate, parity
+from diffulex_edge.bench.parity import PROMPTS, ParityConfig, budget_of, gate, parity, sizes
 from diffulex_edge.bench.report import parity_table
 from diffulex_edge.cli.parse import console
 from diffulex_edge.errors import UsageError
@@ -63,6 +63,7 @@ def run(flags: Flags) -> dict[str, Any]:
         if not flags.force:
             gate(result, budget_of(scheme) if flags.budget is None else flags.budget)
     written = write_quantized(flags.output, made, scheme, source_of(flags.ckpt), tokenizer.fingerprint)
-    result |= {"bytes": written}
-    console(flags.json).print(f"{flags.output}: {result['bytes'] / 1e6:.2f} MB of weights", markup=False)
+    result |= sizes(denoiser, written)
+    told = f"{flags.output}: {written / 1e6:.2f} MB of weights, {result['of_fp32']:.3f} of those in fp32"
+    console(flags.json).print(told, markup=False)
     return result
