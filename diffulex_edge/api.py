@@ -10,8 +10,9 @@ import torch
 from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.hub.shelf import pulled
 from diffulex_edge.model.base import Denoiser
-from diffulex_edge.model.checkpoint import find, load_model, read_config
+from diffulex_edge.model.checkpoint import find, read_config, read_model
 from diffulex_edge.model.folder import is_published, load_published
+from diffulex_edge.quant.folder import is_quantized_folder, read_quantized
 from diffulex_edge.runtime.pte import PteDenoiser
 from diffulex_edge.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -21,18 +22,19 @@ SHIPPED = "aria-hindi-tiny"  # the name of the model inside the package
 def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = None) -> tuple[Denoiser, Tokenizer]:
     """Gives the denoiser and its tokenizer, both verified.
 
-    path_or_name: a run folder (its newest intact checkpoint), RUN/latest.pt (the same), a checkpoint folder, a folder
-        that LLaDA, Dream, SDAR or Fast-dLLM v2 is published in, a .pte that `export` wrote (which runs in as many
-        threads as PyTorch has by then), the name of the shipped model, or OWNER/NAME of a pulled one.
+    path_or_name: a run folder (its newest intact checkpoint), RUN/latest.pt (the same), a checkpoint folder, what
+        `quantize` wrote, a folder that LLaDA, Dream, SDAR or Fast-dLLM v2 is published in, a .pte that `export` wrote
+        (which runs in as many threads as PyTorch has by then), the name of the shipped model, or OWNER/NAME of a pulled
+        one.
     tokenizer: a file or folder to use instead of the one beside the weights; it must have the same vocabulary.
     Raises ArtefactError, naming the file, where something is missing, corrupt, or does not belong to the rest.
     """
-    place = locate(path_or_name)
-    if place.suffix == ".pte":
-        return _program(place, tokenizer)
-    if is_published(place):
-        return _published(place, Path(tokenizer) if tokenizer is not None else place)
-    model, folder = load_model(place)
+    if Path(path_or_name).suffix == ".pte":
+        return _program(locate(path_or_name), tokenizer)
+    folder = source_of(path_or_name)
+    if is_published(folder):
+        return _published(folder, Path(tokenizer) if tokenizer is not None else folder)
+    model = read_quantized(folder) if is_quantized_folder(folder) else read_model(folder)
     source = Path(tokenizer) if tokenizer is not None else folder
     words = load_tokenizer(source)
     _, _, fingerprint = read_config(folder)
@@ -65,8 +67,8 @@ def _published(folder: Path, source: Path) -> tuple[Denoiser, Tokenizer]:
     return model, words
 
 
-def tokenizer_place(path_or_name: str | Path) -> Path:
-    """The folder with the tokenizer of a model that `load` finds."""
+def source_of(path_or_name: str | Path) -> Path:
+    """The folder that `load` reads: of a run its newest intact checkpoint."""
     place = locate(path_or_name)
     return place if is_published(place) else find(place)
 

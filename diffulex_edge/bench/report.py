@@ -130,6 +130,16 @@ def agreement_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def parity_table(result: Mapping[str, Any]) -> Table:
+    """A quantised model beside the one that it was made from."""
+    table = _table(f"{result['scheme']} on {result['documents']} documents", "", "before", "after")
+    table.add_row("bits/char (NELBO)", number(result["bits_per_char"]), number(result["bits_per_char_quantized"]))
+    table.add_row("lost, of bits/char", "", f"{result['loss']:+.2%} +- {result['loss_stderr']:.2%}")
+    table.add_row("same guess of a hidden token", "", f"{result['guess_agreement']:.1%}")
+    table.add_row("same greedy tokens", "", f"{result['token_agreement']:.1%}")
+    return table
+
+
 def verdict_table(result: Mapping[str, Any]) -> Table:
     """Seed 002's rules, what was measured, and what follows."""
     table = _table(f"Verdict: {result['verdict']}", "rule", "measured", "limit", "holds")

@@ -133,5 +133,5 @@ def _row(model: Any, length: int, rate: float, speed: float, config: StepBenchCo
 
 def _weight_bytes(model: Any) -> int:
     """Of all that a step reads: the embedding only where it is the head as well."""
-    skipped = 0 if getattr(model.ends, "head", None) is None else model.ends.tokens.weight.nbytes
+    skipped = 0 if model.ends.head is None else model.ends.tokens.weight.nbytes
     return sum(parameter.nbytes for parameter in model.parameters()) - skipped

@@ -12,6 +12,8 @@ import torch
 from diffulex_edge.errors import BackendUnavailable, UsageError
 from diffulex_edge.machine import NUMBER_TYPES
 from diffulex_edge.model.base import Denoiser, DenoiserSpec
+from diffulex_edge.quant.quantizer import quantize
+from diffulex_edge.quant.schemes import find_scheme
 from diffulex_edge.runtime.depth import LinearDepth
 from diffulex_edge.runtime.plan import Plan, mode_plan
 
@@ -123,14 +125,8 @@ def _cast(dtype: torch.dtype) -> Callable[[Denoiser], Denoiser]:
 
 
 def _dynamic_int8(denoiser: Denoiser) -> Denoiser:
-    """Weights int8 a channel, activations int8 a token as they come: torchao's heir of quantize_dynamic."""
-    try:
-        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-    except ImportError as error:
-        raise BackendUnavailable("int8 needs torchao: pip install 'diffulex-edge[export]'") from error
-    model = _module(denoiser).float()
-    quantize_(model, Int8DynamicActivationInt8WeightConfig())
-    return model
+    found: Denoiser = quantize(denoiser, find_scheme("dynamic_int8"))
+    return found
 
 
 def _module(denoiser: Denoiser) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from diffulex_edge.api import SHIPPED, load, tokenizer_place
+from diffulex_edge.api import SHIPPED, load, source_of
 from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.export import ExportConfig, ExportResult
 from diffulex_edge.export.bundle import as_json, export_bundle
@@ -30,7 +30,7 @@ def run(flags: Flags) -> dict[str, Any]:
     out = console(flags.json)
     with out.status("tracing and lowering"):
         denoiser, _ = load(flags.ckpt, tokenizer=flags.tokenizer)
-        source = flags.tokenizer or tokenizer_place(flags.ckpt)
+        source = flags.tokenizer or source_of(flags.ckpt)
         result = export_bundle(denoiser, source, flags.output, flags.shape)
     out.print(_table(result))
     out.print(f"{result.path}: {result.size_bytes / 1e6:.1f} MB. Try it: diffulex-edge sample --pte {result.path}")

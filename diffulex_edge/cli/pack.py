@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffulex_edge.api import SHIPPED, load, tokenizer_place
+from diffulex_edge.api import SHIPPED, load, source_of
 from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.cli.peek import table
 from diffulex_edge.export import ExportConfig
@@ -37,7 +37,7 @@ def run(flags: Flags) -> dict[str, Any]:
         return {"pack": str(flags.output), "texts": texts}
     with out.status("tracing, lowering, decoding the golden texts"):
         denoiser, _ = load(flags.ckpt)
-        source = tokenizer_place(flags.ckpt)
+        source = source_of(flags.ckpt)
         papers = [source / name for name in PAPERS if (source / name).exists()]
         make_pack(denoiser, source, flags.output, flags.pack, flags.shape, papers)
     found = peek(flags.output)

@@ -227,7 +227,12 @@ def place_weights(model: nn.Module, folder: Path) -> None:
 def load_model(path: Path) -> tuple[Any, Path]:
     """The denoiser of a checkpoint, a run or RUN/latest.pt, in fp32, averaged weights if any; and its folder."""
     folder = find(path)
+    return read_model(folder), folder
+
+
+def read_model(folder: Path) -> Any:
+    """The denoiser of a verified folder, in fp32, averaged weights if any."""
     model_type, config, _ = read_config(folder)
     model = build(model_type, config)
     place_weights(model, folder)
-    return model.eval().requires_grad_(False), folder
+    return model.eval().requires_grad_(False)

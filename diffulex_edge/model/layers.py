@@ -24,11 +24,21 @@ def zero_linear(inner: int, width: int) -> nn.Linear:
     return layer
 
 
+def head_of(tokens: nn.Embedding, bias: nn.Parameter | None = None) -> nn.Linear:
+    """A head of an embedding's very parameter, and a bias (V,)."""
+    layer = nn.Linear(tokens.embedding_dim, tokens.num_embeddings, bias=False, device="meta")
+    layer.weight = tokens.weight
+    layer.bias = bias  # type: ignore[assignment]  # torch's own annotation knows no layer without one
+    return layer
+
+
 class Ends(nn.Module):
     """Token embedding, noise-level embedding, final norm and the tied head with a bias of its own.
 
     The bias is meant to start at the log unigram frequencies (`set_unigram`), which skips the unigram plateau.
     """
+
+    head: nn.Linear | None  # with `head_bias`; None: tied
 
     def __init__(self, vocab_size: int, width: int, timesteps: int | None) -> None:
         super().__init__()
@@ -40,6 +50,7 @@ class Ends(nn.Module):
             nn.init.zeros_(self.time.weight)
         self.head_norm = norm(width)
         self.head_bias = nn.Parameter(torch.zeros(vocab_size))
+        self.head = None
 
     def embed(self, ids: Tensor, t: Tensor | None) -> Tensor:
         """From ids (B, L), and t (B,) in [0, 1] where the model is timed, to (B, L, D)."""
@@ -55,7 +66,15 @@ class Ends(nn.Module):
         """From (B, L, D) to logits: (n, V) for the rows asked for, (B, L, V) for None."""
         if rows is not None:
             x = x[rows]
-        return F.linear(self.head_norm(x), self.tokens.weight, self.head_bias.to(x.dtype))
+        x = self.head_norm(x)
+        if self.head is not None:
+            return self.head(x)
+        return F.linear(x, self.tokens.weight, self.head_bias.to(x.dtype))
+
+    def untie(self) -> None:
+        """Gives the head a layer of its own, on the embedding's weights: for what changes the one and not the other."""
+        if self.head is None:
+            self.head = head_of(self.tokens, self.head_bias)
 
     def no_logits(self) -> Tensor:
         return self.head_bias.new_zeros(0, len(self.head_bias))

@@ -16,7 +16,7 @@ from diffulex_edge.errors import UsageError
 from diffulex_edge.model.attention import AttentionFacts, Flow, Shift, contexts
 from diffulex_edge.model.base import DenoiserSpec
 from diffulex_edge.model.kv_cache import KVLayer
-from diffulex_edge.model.layers import SwiGLU, attend, heads, merge, rotate
+from diffulex_edge.model.layers import SwiGLU, attend, head_of, heads, merge, rotate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,16 @@ class LlamaEnds(nn.Module):
         """From (B, L, D) to logits: (n, V) for the rows asked for, (B, L, V) for None."""
         if rows is not None:
             x = x[rows]
-        return F.linear(self.norm(x), self.tokens.weight if self.head is None else self.head.weight)
+        x = self.norm(x)
+        return F.linear(x, self.tokens.weight) if self.head is None else self.head(x)
 
     def no_logits(self) -> Tensor:
-        return self.tokens.weight.new_zeros(0, self.tokens.num_embeddings)
+        return self.norm.weight.new_zeros(0, self.tokens.num_embeddings)
+
+    def untie(self) -> None:
+        """Gives the head a layer of its own, on the embedding's weights: for what changes the one and not the other."""
+        if self.head is None:
+            self.head = head_of(self.tokens)
 
 
 class LlamaLayer(nn.Module):

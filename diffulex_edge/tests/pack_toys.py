@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from diffulex_edge.api import tokenizer_place
+from diffulex_edge.api import source_of
 from diffulex_edge.export import ExportConfig
 from diffulex_edge.export.pack import PackConfig, make_pack
 from diffulex_edge.model.transformer import TransformerDenoiser
@@ -28,5 +28,5 @@ def pack(context: str) -> Path:
     """The folder, made once."""
     model, folder = MODELS[context](), Path(_keep.name) / context
     assert isinstance(model, TransformerDenoiser) == (context != "memory")
-    make_pack(model, tokenizer_place("aria-hindi-tiny"), folder, PackConfig(steps=4), SHAPE)
+    make_pack(model, source_of("aria-hindi-tiny"), folder, PackConfig(steps=4), SHAPE)
     return folder

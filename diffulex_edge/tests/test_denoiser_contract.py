@@ -10,6 +10,7 @@ import torch
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import NONE, Denoiser
+from diffulex_edge.quant import SCHEMES, quantize
 from diffulex_edge.tests import toys
 
 DENOISERS: dict[str, Callable[[], Any]] = {
@@ -21,6 +22,9 @@ DENOISERS: dict[str, Callable[[], Any]] = {
     "transformer": toys.backup,
     "block-causal transformer": lambda: toys.backup(block_length=8),
     "causal transformer": lambda: toys.backup(block_length=1),
+    "eco_hybrid in int8": lambda: quantize(toys.eco(), SCHEMES["weight_only_int8"]),
+    "block-causal transformer in int8": lambda: quantize(toys.backup(block_length=8), SCHEMES["weight_only_int8"]),
+    "eco_hybrid in int8 throughout": lambda: quantize(toys.eco(), SCHEMES["dynamic_int8"]),
 }
 KINDS = [(name, kind) for name, make in DENOISERS.items() for kind in make().spec.contexts]
 

@@ -1,0 +1,1 @@
+"""What a model must decode for before a setting can be chosen."""
