@@ -50,6 +50,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def integers(self) -> bool:
+        """Whether it computes the schemes of quant/ that can be delegated."""
+        ...
+
+    @property
     def allowed(self) -> frozenset[str]:
         """Operators that may stay outside of it beside those of export/delegation.py, by their names there."""
         ...

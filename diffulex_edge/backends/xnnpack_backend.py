@@ -14,6 +14,7 @@ class XnnpackBackend:
     about: str = "CPU: Linux, macOS, Windows, Android, iOS"
     friendly: bool = True
     contexts: tuple[str, ...] = ("memory", "kv", "canvas")
+    integers: bool = True
     allowed: frozenset[str] = frozenset()
 
     def available(self) -> Availability:

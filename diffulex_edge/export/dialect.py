@@ -37,9 +37,11 @@ class Dialect:
         """The exported program with its operators spelled out, and what is constant in it computed."""
         if not self.operators:
             return program
-        from executorch.exir.passes.constant_prop_pass import constant_prop_pass
+        from executorch.exir.passes import constant_prop_pass as constants
 
-        spelled = constant_prop_pass(program.run_decompositions(dict(self.operators)))
+        spelled = program.run_decompositions(dict(self.operators))
+        scaled = {node.target for node in spelled.graph.nodes if "affine" in str(node.target)}  # to integers and back
+        spelled = constants.constant_prop_pass(spelled, {*constants._DEFAULT_SKIP_TARGETS, *scaled})
         for node in spelled.graph.nodes:
             node.meta.pop("from_node", None)  # where it came from: each later pass would copy it, node by node
         return spelled

@@ -24,6 +24,8 @@ from diffulex_edge.export.delegation import check, outside
 from diffulex_edge.export.dialect import FRIENDLY, NATIVE, Dialect
 from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method
 from diffulex_edge.files import write_atomic, write_sealed_json
+from diffulex_edge.quant import SCHEMES, find_scheme
+from diffulex_edge.quant.quantizer import quantize
 
 FORMAT = "diffulex-edge-program/1"
 BLOCK = 32  # tokens
@@ -63,6 +65,7 @@ def export(
     backend = BACKENDS[config.backend]
     backend.available().need()
     dialect = FRIENDLY if backend.friendly else NATIVE
+    model = model if config.quantization is None else quantized(model, config.quantization, backend)
     graph = make_graph(dialect.write(model), config, banned)
     methods = list(graph.methods(config.depths))
     description = describe(graph, methods, config, about)
@@ -86,6 +89,20 @@ def export(
         outside=left,
         description=whole,
     )
+
+
+def quantized(model: Any, name: str, backend: Backend) -> Any:
+    """The model in a scheme that the backend computes as the eager one does."""
+    scheme = find_scheme(name)
+    taken = [each.name for each in SCHEMES.values() if each.delegates and not each.calibrated]
+    if scheme.calibrated:
+        raise UsageError(
+            f"{name} is calibrated on texts: write the model by `quantize --scheme {name}`, then export that"
+        )
+    if not scheme.delegates or not backend.integers:
+        able = ", ".join(taken) if backend.integers else "none"
+        raise UsageError(f"{backend.name} does not compute {name}; it takes {able}")
+    return quantize(model, scheme)
 
 
 def make_graph(model: Any, config: ExportConfig, banned: Sequence[int] = ()) -> Graph:

@@ -118,6 +118,9 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"depths": (3,), "max_length": 32}, "below the model's 3 layers"),
         ({"backend": "abacus"}, "is not one of xnnpack"),
         ({"backend": "coreml", "max_length": 32}, "coreml takes no context 'kv'"),
+        ({"quantization": "weight_only_int8"}, "xnnpack does not compute weight_only_int8; it takes dynamic_int8"),
+        ({"quantization": "static_int8"}, "write the model by `quantize"),
+        ({"quantization": "int3"}, "'int3' is not one of"),
     ):
         with pytest.raises(UsageError, match=said):
             export_model(model, output_path=tmp_path / "x.pte", **wrong)
