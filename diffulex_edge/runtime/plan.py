@@ -64,18 +64,13 @@ class Plan:
         shares = [self.quota.split(n, min(n, steps), self.schedule) if n else [] for n in counts]  # exact integers
         quotas = torch.tensor([share + [0] * (steps + 1 - len(share)) for share in shares], device=masked.device)
         lengths = {min(n, steps) for n in counts if n}  # in steps, of the rows
-        for index in range(steps + 1):
-            done = torch.minimum(taken - 1, torch.full_like(taken, index))  # (B,)
-            deep = [self.depth.layers(index, own, spec.n_layers) for own in lengths if index < own]
-            yield Step(
-                index=index,
-                steps=steps,
-                t=1 - done / taken,
-                s=1 - (done + 1) / taken,
-                depth=max(deep, default=spec.n_layers),
-                quota=quotas[:, index],
-                last=taken <= index + 1,
-            )
+        index = torch.arange(steps + 1, device=masked.device)[:, None]
+        done = torch.minimum(taken - 1, index)  # (steps + 1, B)
+        values = zip(1 - done / taken, 1 - (done + 1) / taken, quotas.mT, taken <= index + 1, strict=True)
+        for i, (t, s, quota, last) in enumerate(values):
+            deep = [self.depth.layers(i, own, spec.n_layers) for own in lengths if i < own]
+            depth = max(deep, default=spec.n_layers)
+            yield Step(index=i, steps=steps, t=t, s=s, depth=depth, quota=quota, last=last)
 
 
 def plan_for(spec: DenoiserSpec, **wishes: Any) -> Plan:

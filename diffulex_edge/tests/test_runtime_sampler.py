@@ -33,6 +33,14 @@ def test_greedy_takes_the_smallest_of_equals() -> None:
     assert draw(Greedy(), torch.tensor([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0]])).token.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("size", [1, 128, 129, 1000])
+def test_greedy_takes_the_first_of_the_highest_among_any_number(size: int) -> None:
+    logits = torch.randint(0, size // 3 + 1, (64, size), generator=torch.Generator().manual_seed(0)).float()
+    logits[0] = -torch.inf
+    logits[0, size // 2] = 0.0
+    assert draw(Greedy(), logits).token.tolist() == [row.index(max(row)) for row in logits.tolist()]
+
+
 def test_a_temperature_divides_the_logits() -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
     for temperature in (0.5, 1.0, 2.0):
