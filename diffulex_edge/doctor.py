@@ -13,6 +13,8 @@ import torch
 
 from diffulex_edge import __version__
 from diffulex_edge.api import SHIPPED, load
+from diffulex_edge.backends import BACKENDS
+from diffulex_edge.backends.base import Backend
 from diffulex_edge.bench.energy import energy_source
 from diffulex_edge.bench.environment import cpu_model
 from diffulex_edge.errors import DiffulexEdgeError
@@ -57,6 +59,16 @@ def _packages() -> str:
     return ", ".join(map(one, OPTIONAL))
 
 
+def _backends() -> str:
+    def one(backend: Backend) -> str:
+        lowers, runs = backend.available(), backend.runs()
+        return f"{backend.name}: " + (
+            lowers.reason or ("lowers here, and runs" if runs else f"lowers here; {runs.reason}")
+        )
+
+    return "; ".join(map(one, BACKENDS.values()))
+
+
 def _shipped() -> str:
     try:
         model, words = load(SHIPPED)
@@ -76,5 +88,6 @@ CHECKS: dict[str, Callable[[], str]] = {
     "energy": lambda: energy_source().name,
     "disk": lambda: f"{shutil.disk_usage('.').free / 2**30:.1f} GiB free here",
     "packages": _packages,
+    "backends": _backends,
     "model": _shipped,
 }

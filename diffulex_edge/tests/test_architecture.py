@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "api": {"text", "model", "quant", "hub", "runtime"},
     "integrations": {"diffusion", "text", "model", "runtime", "bench", "api"},
     "suite": {"text", "diffusion", "model", "runtime", "train", "bench", "api"},
-    "doctor": {"api", "bench"},
+    "doctor": {"api", "bench", "backends"},
     "__init__": {"api", "runtime"},
 }
 EVERYTHING = {"cli"}
