@@ -15,6 +15,7 @@ from diffulex_edge.model.stack import run
 GRAPHS = 64  # of a denoiser at most; what is asked for beyond them runs uncompiled
 INDUCTOR = {
     "freezing": True,  # what depends on weights alone is computed once, in the layout that the products want
+    "cpp_wrapper": True,  # what calls the kernels is compiled as well: they are many, and short
     "max_autotune": True,  # each product by the library or by generated code, as is faster here for its shape
     "max_autotune_gemm_backends": "CPP,ATEN",
     "max_autotune_report_choices_stats": False,
