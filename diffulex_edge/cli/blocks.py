@@ -24,9 +24,12 @@ class BlockFlags:
     frozen_context: bool = False  # blocks see a small memory of the text before them instead: constant cost
     block_size: int | None = None  # tokens of a block; None: the profile's, or the plan's own
 
-    @property
-    def mode(self) -> str:
-        return "block_frozen" if self.frozen_context else "block" if self.blockwise else "full"
+    def mode(self, spec: DenoiserSpec) -> str:
+        """As the flags say; without any `full`, or what a program that has no such context was made for."""
+        if self.frozen_context or self.blockwise:
+            return "block_frozen" if self.frozen_context else "block"
+        kind = next(iter(spec.contexts), "full")
+        return "full" if "full" in spec.contexts or kind == "full" else "block_frozen" if kind == "memory" else kind
 
     def plan(self, decoding: DecodingFlags, denoiser: Denoiser, profile: Profile | None, **more: Any) -> Plan:
         """The plan before it is put into its mode; `more` are fields of it, None for the model's own."""
@@ -43,15 +46,15 @@ class BlockFlags:
         """The plan in its mode; `full` gets as many steps a token as the others where no flag says how many."""
         if decoding.official:
             return base
-        return fit(self.mode, base, spec, equal_tokens_per_step=decoding.steps is None, unit=base.block_size)
+        return fit(self.mode(spec), base, spec, equal_tokens_per_step=decoding.steps is None, unit=base.block_size)
 
-    def measured(self, config: BenchConfig, base: Plan, decoding: DecodingFlags) -> BenchConfig:
+    def measured(self, config: BenchConfig, base: Plan, decoding: DecodingFlags, spec: DenoiserSpec) -> BenchConfig:
         """What `bench` is told to measure the same mode; it knows no rules but its own."""
         if decoding.official:
             raise UsageError("--benchmark_runs measures the mode that flags name: not --official")
         return replace(
             config,
-            modes=(self.mode,),
+            modes=(self.mode(spec),),
             max_new_tokens=base.max_new_tokens,
             steps=base.steps,
             block_size=base.block_size,

@@ -17,7 +17,7 @@ from diffulex_edge.cli.live import View, watch
 from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.cli.picture import save_picture
 from diffulex_edge.cli.prompt import read_prompt
-from diffulex_edge.model.base import Denoiser
+from diffulex_edge.model.base import Denoiser, DenoiserSpec
 from diffulex_edge.runtime.decode import decode
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.text import StopStrings, prompt_ids, text_plan
@@ -47,7 +47,7 @@ def run(flags: Flags) -> dict[str, Any]:
     denoiser, tokenizer = flags.model.open()
     base = flags.blocks.plan(flags.decoding, denoiser, flags.model.profile)
     plan = flags.blocks.fitted(base, flags.decoding, denoiser.spec)
-    config = _bench_config(flags, prompt, base) if flags.benchmark_runs else None
+    config = _bench_config(flags, prompt, base, denoiser.spec) if flags.benchmark_runs else None
     if flags.blocks.frozen_context and "block_frozen" not in denoiser.spec.trained_modes:
         print(f"warning: {flags.model.ckpt} was not trained for --frozen_context; expect worse text", file=sys.stderr)
     ids, plan = prompt_ids(tokenizer, prompt), text_plan(denoiser, tokenizer, plan)
@@ -63,9 +63,9 @@ def run(flags: Flags) -> dict[str, Any]:
     return {"prompt": prompt, "text": text, "tokens": new, "seconds": seconds, "forwards": done.forwards, **speed}
 
 
-def _bench_config(flags: Flags, prompt: str, base: Plan) -> BenchConfig:
+def _bench_config(flags: Flags, prompt: str, base: Plan, spec: DenoiserSpec) -> BenchConfig:
     config = BenchConfig(prompts=(prompt,), runs_per_prompt=flags.benchmark_runs, warmup_runs=flags.warmup_runs)
-    return flags.blocks.measured(config, base, flags.decoding)
+    return flags.blocks.measured(config, base, flags.decoding, spec)
 
 
 def _speed(flags: Flags, config: BenchConfig, denoiser: Denoiser, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -101,9 +101,7 @@ def _block(plan: Plan, spec: DenoiserSpec | None) -> Plan:
 
 def _whole(spec: DenoiserSpec | None) -> str:
     """The context that sees all of the text before a block; models trained for none of the modes have their own."""
-    if spec is None or not spec.contexts or (spec.trained_modes and "full" in spec.contexts):
-        return "full"
-    return next(iter(spec.contexts))
+    return "full" if spec is None or spec.trained_modes or not spec.contexts else next(iter(spec.contexts))
 
 
 def _in(kind: str) -> Callable[[Plan, DenoiserSpec | None], Plan]:

@@ -77,12 +77,19 @@ def test_a_profile_overrules_the_model_s_steps_and_a_flag_the_profile_s() -> Non
     ],
 )
 def test_switches_name_a_mode(flags: BlockFlags, mode: str) -> None:
-    assert flags.mode == mode
+    assert flags.mode(PLAIN.spec) == mode
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("memory", "block_frozen"), ("kv", "kv"), ("canvas", "canvas")])
+def test_a_program_without_a_full_context_is_run_as_it_was_made(kind: str, mode: str) -> None:
+    spec = replace(PLAIN.spec, contexts={kind: None})
+    assert BlockFlags().mode(spec) == mode
+    assert BlockFlags(blockwise=True).mode(spec) == "block"
 
 
 def test_blockwise_alone_means_blocks_of_32() -> None:
     flags = BlockFlags(blockwise=True)
-    plan = mode_plan(flags.mode, flags.plan(DecodingFlags(), PLAIN, None))
+    plan = mode_plan(flags.mode(PLAIN.spec), flags.plan(DecodingFlags(), PLAIN, None))
     assert (plan.block_size, plan.context) == (32, "full")
 
 
