@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from diffulex_edge.model.layers import Ends, SwiGLU
 from diffulex_edge.quant import SCHEMES, calibrating, find_scheme, quantize
 
-pytest.importorskip("executorch")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]
 IDS = torch.randint(0, 96, (1, 16), generator=torch.Generator().manual_seed(0))
 NUMERIC = {"linear", "addmm", "mm", "quantize", "dequantize", "choose"}  # of operators that must not be left over
 
@@ -41,7 +40,9 @@ def _ran(model: nn.Module) -> tuple[list[str], Tensor]:
     exported = torch.export.export(model, (IDS,), strict=False)
     edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
     left = [str(node.target) for node in edge.exported_program().graph.nodes if node.op == "call_function"]
-    method: Any = Runtime.get().load_program(edge.to_executorch().buffer).load_method("forward")
+    data = edge.to_executorch().buffer  # it and the program must outlive the method, which reads their memory
+    program = Runtime.get().load_program(data)
+    method: Any = program.load_method("forward")
     return left, method.execute([IDS])[0].clone()
 
 
