@@ -1,10 +1,12 @@
-"""Seed 003's quick starts run as printed, from a prompt that the first one leaves to its reader; but for the export."""
+"""Seed 003's quick starts run as printed, from the prompt and the example inputs that it leaves to its reader."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 QUICK_START = """
 from diffulex_edge.model import FastdLLMV2Edge, FastdLLMV2EdgeConfig
@@ -22,6 +24,17 @@ model = FastdLLMV2Edge(config)
 engine = InferenceEngine.from_model(model)
 config = GenerationConfig(max_new_tokens=100, temperature=0.8)
 tokens = engine.generate(prompt_tokens, config)
+"""
+EXPORT = """
+# Export to ExecuTorch
+from diffulex_edge.export import export_model
+result = export_model(
+    model,
+    example_inputs,
+    output_path="model.pte",
+    backend="xnnpack",
+    quantization="dynamic_int8",
+)
 """
 DIFFUSION = """
 from diffulex_edge.runtime.diffusion import DiffusionEngine, DiffusionGenerationConfig
@@ -61,3 +74,14 @@ def test_the_diffusion_generation_of_the_seed_runs(said: dict[str, Any]) -> None
     assert result[:3] == [1, 2, 3]
     assert len(result) == 53 or result[-1] in ends
     assert names["model"].spec.mask_id not in result
+
+
+@pytest.mark.export
+def test_the_export_of_the_seed_runs(said: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = dict(said, example_inputs=(torch.zeros(1, 32, dtype=torch.long),))
+    exec(compile(EXPORT, "seed 003", "exec"), names)
+    engine = names["InferenceEngine"].from_pte("model.pte")
+    tokens = engine.generate([1, 2, 3], names["GenerationConfig"](max_new_tokens=32, temperature=0.0))
+    assert names["result"].path.stat().st_size == names["result"].size_bytes
+    assert 1 <= len(tokens) <= 32 and names["model"].spec.mask_id not in tokens
