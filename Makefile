@@ -3,6 +3,7 @@
 #   make test    all tests, the slow ones too
 #   make test-export  programs for ExecuTorch, made and run: minutes, and a larger installation
 #   make runner    native/runner, a C++ program that runs device packs; needs the libraries named in its CMakeLists.txt
+#   make kotlin    the loop that comes with an Android pack, compiled for the JVM; needs a Java runtime and Maven
 #   make pack      the shipped model as a device pack, exported/pack
 #   make test-native  the runner beside Python: the same tokens, and what it refuses
 #   make check   what CI runs: format, lint, types, docs, all tests
@@ -22,7 +23,7 @@ EXPORT := $(VENV)/export-$(STATE)
 export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard wheels) $(wildcard ../shared/wheels))
 EDGE   := $(BIN)/diffulex-edge
 
-.PHONY: demo test test-export test-native runner pack fast check format docs bench clean
+.PHONY: demo test test-export test-native runner kotlin pack fast check format docs bench clean
 
 demo: $(USE)
 	$(EDGE) sample --prompt "मैं कल बाज़ार गया" --max_new_tokens 48 --blockwise --frozen_context
@@ -36,13 +37,21 @@ test: $(DEV)
 test-export: $(EXPORT)
 	$(BIN)/python -m pytest -m export
 
-test-native: runner
+test-native: runner kotlin
 	$(BIN)/python -m pytest -m native
 
 runner: $(EXPORT)
 	$(BIN)/cmake -S native/runner -B build/runner -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 		-DCMAKE_PREFIX_PATH=$$($(BIN)/python -c "import executorch; print(executorch.__path__[0] + '/share/cmake')")
 	$(BIN)/cmake --build build/runner
+
+# Kotlin's compiler is a Java program like its libraries; Maven fetches all three.
+KOTLIN := build/kotlin
+kotlin:
+	mvn -q -B -f native/kotlin/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(KOTLIN)/lib
+	java -cp '$(KOTLIN)/lib/*' org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect -Werror \
+		-cp $$(echo $(KOTLIN)/lib/kotlin-stdlib-*.jar $(KOTLIN)/lib/json-*.jar | tr ' ' ':') -d $(KOTLIN)/classes \
+		diffulex_edge/export/templates/DiffuLex.kt native/kotlin/src
 
 pack: $(EXPORT)
 	$(EDGE) pack --output exported/pack

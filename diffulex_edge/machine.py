@@ -50,6 +50,17 @@ def gemm_rate(dtype: torch.dtype, size: int = 256, seconds: float = 0.02) -> flo
     return 2 * size**3 * runs / (time.perf_counter() - start)
 
 
+def int8_rate(size: int = 1024, seconds: float = 0.3) -> float:
+    """The same of int8 products summed in int32, in operations a second."""
+    a, b = (torch.randint(-127, 128, (size, size), dtype=torch.int8) for _ in range(2))
+    torch._int_mm(a, b)
+    runs, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        torch._int_mm(a, b)
+        runs += 1
+    return 2 * size**3 * runs / (time.perf_counter() - start)
+
+
 def bandwidth(size: int = 1 << 28, runs: int = 5) -> float:
     """Bytes a second that are read from memory: the best of adding up `size` bytes, more than a cache holds."""
     x, best = torch.ones(size // 4), float("inf")

@@ -148,6 +148,25 @@ def verdict_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def runtimes_table(result: Mapping[str, Any]) -> Table:
+    """Engine by engine and length by length: a step's time, in floors of 8 bits, and what it gets wrong."""
+    columns = ("step CPU, ms", "wall, ms", f"times {result['baseline']}", "int8 floors", "error", "tokens/s")
+    table = _table(f"One step and a text in context {result['context']}", "tokens", "engine", *columns)
+    for part in result["lengths"]:
+        for row in (*part["engines"], *part["llama_cpp"]):
+            times = row.get("times_baseline", {}).get("ratio")
+            floors = row["step_cpu_ms"] / part["floor_ms"]["int8"]
+            figures = (row["step_cpu_ms"], row["step_wall_ms"], times, floors)
+            more = _numbers(row, "relative_error", "tokens_per_s")
+            table.add_row(str(part["length"]), row["engine"], *map(number, figures), *more)
+        for name, reason in part["missing"].items():
+            table.add_row(str(part["length"]), name, reason)
+    where, rates = result["environment"], result["rates_gflops_per_s"]
+    best = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+    table.caption = f"{where['cpu']}, {where['threads']} threads, load {where['load_average']}; GFLOP/s: {best}"
+    return _whole(table)
+
+
 def training_table(result: Mapping[str, Any]) -> Table:
     table = _table("Training", "number type", "best product GFLOP/s", "share that a step reaches")
     for name, rate in result["gemm_gflops_per_s"].items():

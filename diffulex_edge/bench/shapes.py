@@ -36,6 +36,17 @@ class Shape:
 
 
 SHAPES = {
+    "llada-42m": Shape(
+        "llada",
+        {
+            "d_model": 512,
+            "n_layers": 8,
+            "n_heads": 8,
+            "n_kv_heads": 4,
+            "mlp_hidden_size": 1536,
+            "vocab_size": 16384,
+        },
+    ),
     "llada-230m": Shape(
         "llada", {"d_model": 1024, "n_layers": 12, "n_heads": 16, "mlp_hidden_size": 3072, "vocab_size": 32000}
     ),

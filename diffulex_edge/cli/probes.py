@@ -10,7 +10,8 @@ from typing import Any
 from diffulex_edge.bench.agreement import AgreementConfig, agreement
 from diffulex_edge.bench.flops import TrainingBenchConfig
 from diffulex_edge.bench.recall import RecallConfig, recall
-from diffulex_edge.bench.report import agreement_table, recall_table, steps_table, training_table
+from diffulex_edge.bench.report import agreement_table, recall_table, runtimes_table, steps_table, training_table
+from diffulex_edge.bench.runtimes import RuntimeBenchConfig, benchmark_runtimes
 from diffulex_edge.bench.steps import StepBenchConfig, benchmark_steps
 from diffulex_edge.bench.training import benchmark_recipe
 from diffulex_edge.cli.flags import ModelFlags
@@ -32,6 +33,8 @@ class Probes:
     training: TrainingBenchConfig = TrainingBenchConfig()
     step: bool = False  # measure one denoise step instead, over the floor of its arithmetic and its weights
     denoising: StepBenchConfig = StepBenchConfig()
+    runtimes: bool = False  # measure a step and a text in every engine instead: eager, quantised, programs
+    engines: RuntimeBenchConfig = RuntimeBenchConfig()
     agreement: bool = False  # compare what thresholds write with what one token a step writes, on --data
     few: AgreementConfig = AgreementConfig()
     recall: bool = False  # train a toy from nothing and see what it recalls through the frozen memory, in minutes
@@ -43,6 +46,8 @@ class Probes:
             return training_table, self._training(model)
         if self.step:
             return steps_table, benchmark_steps(model.open()[0], self.denoising)
+        if self.runtimes:
+            return runtimes_table, benchmark_runtimes(model.open()[0], self.engines)
         if self.agreement:
             return agreement_table, self._agreement(model, data)
         if self.recall:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -160,7 +161,9 @@ def lower(programs: Mapping[str, Any], backend: Backend, description: Mapping[st
         "description": json.dumps(description, ensure_ascii=False),
     }
     partitioners = {name: backend.partitioners() for name in programs}
-    return to_edge_transform_and_lower(dict(programs), partitioner=partitioners, constant_methods=facts)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # PyTorch's own use of it
+        return to_edge_transform_and_lower(dict(programs), partitioner=partitioners, constant_methods=facts)
 
 
 def finish(lowered: Any) -> bytes:
@@ -174,7 +177,11 @@ def finish(lowered: Any) -> bytes:
         do_quant_fusion_and_const_prop=True,
         run_reinplace_pass=True,
     )
-    data: bytes = lowered.to_executorch(config).buffer
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Mutation on a buffer", category=UserWarning
+        )  # `start` says what is text
+        data: bytes = lowered.to_executorch(config).buffer
     return data
 
 

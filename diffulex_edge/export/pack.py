@@ -40,7 +40,9 @@ KINDS = {".model": "sentencepiece", ".json": "tokenizer.json"}
 class PackConfig:
     """What a pack is made as."""
 
-    target: str = "desktop"  # whose loop and build lines come with it: desktop, android or ios
+    target: str = (
+        "desktop"  # whose loop and build lines come with it: android (Kotlin), ios (Swift, untested) or desktop
+    )
     steps: int | None = None  # reverse steps a block; None: as the model was trained
 
     def __post_init__(self) -> None:
@@ -48,7 +50,12 @@ class PackConfig:
             raise UsageError(f"target={self.target!r} is not one of {', '.join(TARGETS)}")
 
 
-TARGETS: dict[str, tuple[str, ...]] = {"desktop": (), "android": (), "ios": ()}  # files of templates/ that go along
+TEMPLATES = Path(__file__).parent / "templates"
+TARGETS: dict[str, tuple[str, ...]] = {  # files of templates/ that go along; on a desktop native/runner has the loop
+    "desktop": (),
+    "android": ("ANDROID.md", "DiffuLex.kt", "DiffuLexAndroid.kt"),
+    "ios": ("IOS.md", "DiffuLex.swift"),
+}
 
 
 def make_pack(
@@ -65,7 +72,8 @@ def make_pack(
         plan = text_plan(denoiser, words, plan_for(denoiser.spec, steps=config.steps, max_new_tokens=NEW_TOKENS))
         contract = _contract(denoiser, words, tokenizer_files(source), plan, config)
         golden = {"texts": [_golden(denoiser, words, plan, prompt) for prompt in PROMPTS]}
-        files = [program, program.with_name(PROGRAM + SUFFIX), *tokenizer_files(source), *papers]
+        loop = (TEMPLATES / name for name in TARGETS[config.target])
+        files = [program, program.with_name(PROGRAM + SUFFIX), *tokenizer_files(source), *papers, *loop]
         checkpoint.write(
             folder,
             {

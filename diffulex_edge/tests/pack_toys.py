@@ -19,6 +19,7 @@ MODELS: dict[str, Any] = {
     "kv": lambda: toys.backup(**WORDS, block_length=8),
     "canvas": lambda: toys.backup(**WORDS),
 }
+TARGETS = {"memory": "android", "kv": "ios", "canvas": "desktop"}
 SHAPE = ExportConfig(block_size=8, max_length=96)
 _keep = TemporaryDirectory()  # for as long as the process lives
 
@@ -28,5 +29,5 @@ def pack(context: str) -> Path:
     """The folder, made once."""
     model, folder = MODELS[context](), Path(_keep.name) / context
     assert isinstance(model, TransformerDenoiser) == (context != "memory")
-    make_pack(model, source_of("aria-hindi-tiny"), folder, PackConfig(steps=4), SHAPE)
+    make_pack(model, source_of("aria-hindi-tiny"), folder, PackConfig(target=TARGETS[context], steps=4), SHAPE)
     return folder

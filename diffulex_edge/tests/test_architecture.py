@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "quant": {"model"},
     "runtime": {"diffusion", "model"},
     "train": {"text", "diffusion", "model"},
-    "bench": {"text", "diffusion", "model", "quant", "runtime", "train"},
+    "bench": {"text", "diffusion", "model", "quant", "runtime", "train", "export"},
     "hub": {"text", "model"},
     "tuning": {"text", "diffusion", "model", "quant", "runtime", "train"},
     "backends": set(),

@@ -11,7 +11,7 @@ import pytest
 
 from diffulex_edge.cli.main import main
 from diffulex_edge.errors import ArtefactError
-from diffulex_edge.export.pack import check, peek
+from diffulex_edge.export.pack import TARGETS, check, peek
 from diffulex_edge.model.checkpoint import verify
 from diffulex_edge.tests import pack_toys
 
@@ -32,6 +32,8 @@ def test_the_golden_texts_come_out(context: str) -> None:
     assert contract["context"] == context
     assert all(sum(row) == hidden for hidden, row in enumerate(contract["counts"]))
     assert all(len(row) <= 4 for row in contract["counts"])
+    assert contract["target"] == pack_toys.TARGETS[context]
+    assert set(TARGETS[contract["target"]]) <= {path.name for path in pack_toys.pack(context).iterdir()}
 
 
 def test_every_damaged_file_is_refused_before_it_is_parsed(copied: Path) -> None:

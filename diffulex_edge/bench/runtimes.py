@@ -1,0 +1,246 @@
+"""`bench --runtimes`: one model in every engine that is here, one denoise step and a whole text each, over the floor.
+
+An engine is a Denoiser: the model itself, cast, compiled or quantised, or a program made of it for this measurement.
+A step looks at a block of T hidden tokens as a text's first and gives logits of them all. Engines take turns, A B A B,
+and ratios come from pairs. Processor time is that of all threads; wall time counts where there are more than one.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffulex_edge.bench.environment import environment
+from diffulex_edge.bench.flops import count_flops
+from diffulex_edge.bench.llama_cpp import LlamaCpp
+from diffulex_edge.bench.progress import bar
+from diffulex_edge.bench.statistics import paired_bootstrap
+from diffulex_edge.errors import BackendUnavailable, UsageError
+from diffulex_edge.export.config import ExportConfig
+from diffulex_edge.export.exporter import export
+from diffulex_edge.machine import NUMBER_TYPES, bandwidth, gemm_rate, int8_rate
+from diffulex_edge.model.base import Context, Denoiser, DenoiserSpec
+from diffulex_edge.model.compiled import compiled
+from diffulex_edge.quant import find_scheme
+from diffulex_edge.quant.quantizer import quantize
+from diffulex_edge.runtime.decode import decode, finish
+from diffulex_edge.runtime.plan import Plan, plan_for
+from diffulex_edge.runtime.pte import PteDenoiser
+
+KINDS = ("memory", "kv", "canvas")  # of context, the first that a model has
+
+
+@dataclass(eq=False)
+class OutsideReveal:
+    """A program whose logits come out, to be revealed here: what a step costs without the reveal inside."""
+
+    inner: PteDenoiser
+    spec: DenoiserSpec
+
+    def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
+        return self.inner.begin(kind, batch_size, length, first)
+
+    def __call__(self, block: Tensor, context: Context | None = None, **options: Any) -> tuple[Tensor, Context]:
+        return self.inner(block, context, **options)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an engine is made for."""
+
+    kind: str  # of context
+    length: int  # tokens of the block, and of the text
+    folder: Path  # for programs
+
+    def program(self, model: Any, scheme: str | None) -> PteDenoiser:
+        path = self.folder / f"{scheme}-{self.length}.pte"
+        if not path.exists():
+            shape = ExportConfig(quantization=scheme, context=self.kind, block_size=self.length, max_length=self.length)
+            export(model, path, shape, {})
+        return PteDenoiser(path, threads=torch.get_num_threads())
+
+
+def _cast(name: str) -> Callable[[Any, Place], Denoiser]:
+    return lambda model, place: copy.deepcopy(model).to(NUMBER_TYPES[name])
+
+
+def _quantized(name: str) -> Callable[[Any, Place], Denoiser]:
+    return lambda model, place: quantize(model, find_scheme(name))
+
+
+def _program(scheme: str | None) -> Callable[[Any, Place], Denoiser]:
+    return lambda model, place: place.program(model, scheme)
+
+
+def _outside(scheme: str | None) -> Callable[[Any, Place], Denoiser]:
+    def make(model: Any, place: Place) -> Denoiser:
+        inner = place.program(model, scheme)
+        return OutsideReveal(inner, inner.spec)
+
+    return make
+
+
+ENGINES: dict[str, Callable[[Any, Place], Denoiser]] = {
+    "eager": lambda model, place: model,
+    "eager-bf16": _cast("bf16"),
+    "compiled": lambda model, place: compiled(model),
+    "compiled-bf16": lambda model, place: compiled(copy.deepcopy(model).to(torch.bfloat16)),
+    **{f"eager-{name}": _quantized(name) for name in ("dynamic_int8", "weight_only_int8", "dynamic_int4")},
+    "xnnpack": _program(None),
+    "xnnpack-dynamic_int8": _program("dynamic_int8"),
+    "xnnpack-dynamic_int4": _program("dynamic_int4"),
+    "xnnpack-logits": _outside(None),
+    "xnnpack-dynamic_int8-logits": _outside("dynamic_int8"),
+}
+QUICK = (
+    "eager",
+    "eager-bf16",
+    "eager-dynamic_int8",
+    "xnnpack",
+    "xnnpack-dynamic_int8",
+    "xnnpack-dynamic_int8-logits",
+    "xnnpack-dynamic_int4",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeBenchConfig:
+    runtime_lengths: tuple[int, ...] = (32, 128, 512)  # tokens of a block, which is the whole text
+    runtime_engines: tuple[str, ...] = QUICK  # the first is what ratios refer to; compiled engines take minutes
+    runtime_rounds: int = 7  # in which each engine takes one step and writes one text
+    runtime_steps: int = 8  # reverse steps of a text
+    llama_diffusion_cli: Path | None = None  # llama.cpp's llama-diffusion-cli, to be measured beside; LLaDA models only
+    llama_types: tuple[str, ...] = ("F32", "BF16", "Q8_0", "Q4_0")  # of its weights
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.runtime_engines if name not in ENGINES]
+        if unknown or not self.runtime_engines:
+            raise UsageError(f"runtime_engines: {unknown or 'none'} must be of {', '.join(ENGINES)}")
+        if min((*self.runtime_lengths, self.runtime_rounds, self.runtime_steps), default=0) < 1:
+            raise UsageError(f"{self.runtime_lengths=}, {self.runtime_rounds=}, {self.runtime_steps=}: at least 1 each")
+
+
+def benchmark_runtimes(model: Any, config: RuntimeBenchConfig = RuntimeBenchConfig()) -> dict[str, Any]:
+    """A row for each length and engine. model: a Denoiser of ours in fp32, on the CPU."""
+    model = copy.deepcopy(model).float()
+    kind = next((kind for kind in KINDS if kind in model.spec.contexts), None)
+    if kind is None:
+        raise UsageError(f"{type(model).__name__} has no context of {', '.join(KINDS)}")
+    rates = {"fp32": gemm_rate(torch.float32, 1024, 0.3), "bf16": gemm_rate(torch.bfloat16, 1024, 0.3)}
+    rates["int8"] = int8_rate()
+    rows = []
+    with TemporaryDirectory(prefix="runtimes-") as folder:
+        peer = LlamaCpp.of(model, config.llama_diffusion_cli, config.llama_types, Path(folder))
+        for length in config.runtime_lengths:
+            rows.append(_length(model, Place(kind, length, Path(folder)), rates, peer, config))
+    return {
+        "baseline": config.runtime_engines[0],
+        "context": kind,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "rates_gflops_per_s": {name: rate / 1e9 for name, rate in rates.items()},
+        "lengths": rows,
+        "environment": environment(torch.float32),
+    }
+
+
+def _length(
+    model: Any, place: Place, rates: dict[str, float], peer: LlamaCpp | None, config: RuntimeBenchConfig
+) -> dict[str, Any]:
+    sides, missing = _engines(model, place, config)
+    plans = {name: _plan(side, place, config) for name, side in sides.items()}
+    right, flops = _look(model, place), count_flops(lambda: _look(model, place))
+    errors = {name: _error(_look(side, place), right) for name, side in sides.items()}
+    times: dict[str, list[tuple[float, ...]]] = {name: [] for name in sides}
+    with bar(f"steps and texts of {place.length} tokens", config.runtime_rounds + 1) as advance:
+        for turn in range(-1, config.runtime_rounds):
+            for name, side in sides.items():
+                step = _timed(lambda side=side: _look(side, place))  # type: ignore[misc]
+                text = _timed(lambda side=side, plan=plans[name]: _write(side, place, plan))  # type: ignore[misc]
+                times[name] += [(*step, *text)] if turn >= 0 else []
+            if peer is not None:
+                peer.turn(place.length, counts=turn >= 0)
+            advance(1)
+    base = np.array([each[0] for each in times[config.runtime_engines[0]]])
+    rows = [_row(name, np.array(each), base, errors[name], place.length) for name, each in times.items()]
+    size = sum(p.numel() for p in model.parameters())
+    weights = {"fp32": 4 * size, "bf16": 2 * size, "int8": size}
+    speed = bandwidth()
+    return {
+        "length": place.length,
+        "gflop": flops / 1e9,
+        "floor_ms": {name: 1e3 * max(flops / rate, weights[name] / speed) for name, rate in rates.items()},
+        "engines": rows,
+        "missing": missing,
+        "llama_cpp": [] if peer is None else peer.rows(place.length),
+    }
+
+
+def _engines(model: Any, place: Place, config: RuntimeBenchConfig) -> tuple[dict[str, Denoiser], dict[str, str]]:
+    sides: dict[str, Denoiser] = {}
+    missing: dict[str, str] = {}
+    with bar(f"making engines for {place.length} tokens", len(config.runtime_engines)) as advance:
+        for name in config.runtime_engines:
+            try:
+                sides[name] = ENGINES[name](model, place)
+            except BackendUnavailable as error:
+                missing[name] = str(error)
+            advance(1)
+    if config.runtime_engines[0] in missing:
+        raise BackendUnavailable(missing[config.runtime_engines[0]])
+    return sides, missing
+
+
+def _plan(side: Denoiser, place: Place, config: RuntimeBenchConfig) -> Plan:
+    """One block; no end of text, so that all write as much."""
+    return plan_for(side.spec, context=place.kind, block_size=place.length, steps=config.runtime_steps, stop_ids=())
+
+
+@torch.inference_mode()
+def _look(side: Denoiser, place: Place) -> Tensor:
+    """Logits (T, V) of a block of masks."""
+    block = torch.full((1, place.length), side.spec.mask_id)
+    context = side.begin(place.kind, 1, place.length).facing(block[:, :0])
+    rows = torch.ones_like(block, dtype=torch.bool)
+    logits, _ = side(block, context, t=torch.ones(1), rows=rows)
+    return logits
+
+
+def _write(side: Denoiser, place: Place, plan: Plan) -> None:
+    finish(decode(side, [[side.spec.mask_id] * place.length], plan))
+
+
+def _error(found: Tensor, right: Tensor) -> float:
+    """||found - right|| / ||right||."""
+    return float((found.float() - right).norm() / right.norm())
+
+
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Processor and wall seconds."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def _row(name: str, times: Any, base: Any, error: float, length: int) -> dict[str, Any]:
+    """times (rounds, 4): processor and wall seconds of a step, then of a text."""
+    cpu, wall, text_cpu, text_wall = (statistics.median(column) for column in times.T.tolist())
+    return {
+        "engine": name,
+        "step_cpu_ms": 1e3 * cpu,
+        "step_wall_ms": 1e3 * wall,
+        "times_baseline": vars(paired_bootstrap(times[:, 0], base)),
+        "relative_error": error,
+        "text_cpu_ms": 1e3 * text_cpu,
+        "text_wall_ms": 1e3 * text_wall,
+        "tokens_per_s": length / text_wall,
+    }
