@@ -8,11 +8,14 @@ import io
 import os
 import re
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
+from diffulex_edge.backends import BACKENDS
 from diffulex_edge.cli.aliases import ALGORITHMS, ALIASES
 from diffulex_edge.cli.main import main
 from diffulex_edge.cli.verbs import VERBS, usage
+from diffulex_edge.quant import SCHEMES
 from diffulex_edge.suite.jobs import Results
 from diffulex_edge.suite.page import page as results_page
 from diffulex_edge.suite.plots import draw
@@ -22,6 +25,12 @@ CLI_HEAD = """# Command line
 
 Written by `make docs` from the program's own `--help`. Flags may be spelled `--data_dir` or `--data-dir`.
 """
+BACKENDS_HEAD = """# Backends
+
+Written by `make docs` from the backends themselves, where ExecuTorch is installed (`make test-export`); `diffulex-edge
+doctor` says the last column of your machine. A program says in its description what it was made for.
+"""
+MODELS = {"memory": "EcoHybrid", "kv": "SDAR, Fast-dLLM v2, the backup Transformer", "canvas": "LLaDA, Dream"}
 LONGEST = 100  # characters said of a file
 BEGIN, END = "<!-- tree -->\n```text\n", "```\n<!-- end of tree -->"
 
@@ -56,6 +65,19 @@ def cli_page() -> str:
     parts = [CLI_HEAD, f"```text\n{usage()}\n```\n", aliases()]
     parts += [f"## {verb}\n\n```text\n{help_of(verb)}\n```\n" for verb in VERBS]
     return "\n".join(parts)
+
+
+def backends_page() -> str:
+    """The support matrix: what each backend takes, how far it is tested, and what it says of this machine."""
+    head = "| backend | runs on | models | integers | tested | on the machine that made this page |"
+    rows = [BACKENDS_HEAD, head, "|---|---|---|---|---|---|"]
+    for backend in BACKENDS.values():
+        models = ", ".join(MODELS[kind] for kind in backend.contexts)
+        schemes = ", ".join(scheme.name for scheme in SCHEMES.values() if scheme.delegates) if backend.integers else "-"
+        lowers, runs = backend.available(), backend.runs()
+        here = lowers.reason or ("lowers and runs" if runs else f"lowers; {runs.reason}")
+        rows.append(f"| `{backend.name}` | {backend.about} | {models} | {schemes} | {backend.tested} | {here} |")
+    return "\n".join(rows) + "\n"
 
 
 def drawable(paths: Iterable[str]) -> list[str]:
@@ -101,6 +123,8 @@ def write() -> None:
     from diffulex_edge.tests.tree import listed
 
     (ROOT / "docs/cli.md").write_text(cli_page(), encoding="utf-8")
+    if find_spec("executorch"):  # what backends say without it is of no use to a reader
+        (ROOT / "docs/backends.md").write_text(backends_page(), encoding="utf-8")
     rows = Results(ROOT / "docs/results").read()
     (ROOT / "docs/results.md").write_text(results_page(rows), encoding="utf-8")
     draw(rows, ROOT / "docs/results")

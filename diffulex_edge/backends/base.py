@@ -40,6 +40,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def tested(self) -> str:
+        """How far our tests go with it on Linux, for the support matrix."""
+        ...
+
+    @property
     def friendly(self) -> bool:
         """Whether graphs are to be written in the operators that it takes whole."""
         ...
@@ -65,6 +70,10 @@ class Backend(Protocol):
 
     def runs(self) -> Availability:
         """Whether a lowered graph can be run here."""
+        ...
+
+    def quantizer(self) -> Any:
+        """ExecuTorch's quantiser that its graphs have to pass through; None: it takes them as they are."""
         ...
 
     def partitioners(self) -> list[Any]:

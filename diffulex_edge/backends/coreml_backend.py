@@ -13,6 +13,7 @@ from diffulex_edge.backends.base import Availability, installed
 class CoremlBackend:
     name: str = "coreml"
     about: str = "Apple's CPU, GPU and Neural Engine: macOS 15, iOS 18 and newer, in fp16"
+    tested: str = "made; never run, for that takes macOS"
     friendly: bool = False  # it takes norms and attention as they are, and its passes fail on their spelt-out forms
     contexts: tuple[str, ...] = ("memory",)  # it makes fractions of the columns that the others count with
     integers: bool = False
@@ -25,6 +26,9 @@ class CoremlBackend:
         if sys.platform != "darwin":
             return Availability(reason=f"coreml runs on macOS and iOS, this is {sys.platform}")
         return self.available()
+
+    def quantizer(self) -> None:
+        return None
 
     def partitioners(self) -> list[Any]:
         self.available().need()

@@ -12,6 +12,7 @@ from diffulex_edge.backends.base import Availability, installed
 class XnnpackBackend:
     name: str = "xnnpack"
     about: str = "CPU: Linux, macOS, Windows, Android, iOS"
+    tested: str = "made and run: equal to the eager model to 1e-4"
     friendly: bool = True
     contexts: tuple[str, ...] = ("memory", "kv", "canvas")
     integers: bool = True
@@ -22,6 +23,9 @@ class XnnpackBackend:
 
     def runs(self) -> Availability:
         return self.available()
+
+    def quantizer(self) -> None:
+        return None
 
     def partitioners(self) -> list[Any]:
         self.available().need()

@@ -25,6 +25,7 @@ from diffulex_edge.model.published import TensorNames, places
 
 FEW, MANY = 2, 8  # steps of two runs, whose difference is steps alone
 LIMIT_S = 600
+TRIES = 5  # its last lines are lost now and then
 _BLOCK = "blk.{i}."
 NAMES = TensorNames(
     embed="token_embd",
@@ -75,16 +76,17 @@ class LlamaCpp:
         words = ["-m", str(self.files[name]), "-p", "a", "-ub", str(length), "-b", str(length), "-c", str(length)]
         words += ["--diffusion-steps", str(steps), "--diffusion-eps", "0.001", "-t", threads, "-tb", threads]
         words += ["--temp", "0", "--top-k", "1"]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([self.program, *words], capture_output=True, text=True, timeout=LIMIT_S)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found = _STEP.search(done.stdout + done.stderr)
-        if done.returncode or found is None:
-            last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-            raise ArtefactError(f"{self.program}: exit {done.returncode}: {last}")
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        whole, sampling = (float(value) / 1e3 for value in found.groups())
-        return cpu, whole - sampling, sampling
+        for _ in range(TRIES):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            done = subprocess.run([self.program, *words], capture_output=True, timeout=LIMIT_S)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            said = (done.stdout + done.stderr).decode(errors="replace")  # it writes random bytes of text
+            if found := _STEP.search(said):
+                cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                whole, sampling = (float(value) / 1e3 for value in found.groups())
+                return cpu, whole - sampling, sampling
+        last = (said.strip().splitlines() or ["nothing said"])[-1]
+        raise ArtefactError(f"{self.program}: exit {done.returncode}, and no time of a step: {last}")
 
     def rows(self, length: int) -> list[dict[str, Any]]:
         rows = []

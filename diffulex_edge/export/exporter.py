@@ -24,6 +24,7 @@ from diffulex_edge.export.config import SUFFIX, ExportConfig, ExportResult
 from diffulex_edge.export.delegation import check, outside
 from diffulex_edge.export.dialect import FRIENDLY, NATIVE, Dialect
 from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method
+from diffulex_edge.export.rounding import rounded
 from diffulex_edge.files import write_atomic, write_sealed_json
 from diffulex_edge.quant import SCHEMES, find_scheme
 from diffulex_edge.quant.quantizer import quantize
@@ -40,6 +41,7 @@ def export_model(
     backend: str = "xnnpack",
     quantization: str | None = None,
     about: Mapping[str, Any] | None = None,
+    calibration: Sequence[Sequence[int]] = (),
     **shapes: Any,
 ) -> ExportResult:
     """Writes the model as a .pte for a backend, and `output_path`.json, which says what is in it.
@@ -48,29 +50,53 @@ def export_model(
     example_inputs: ids (1, L), whose length becomes the block size; None: `block_size`.
     quantization: the name of a scheme, such as dynamic_int8.
     about: facts to put into the description, such as the tokenizer's fingerprint.
+    calibration: texts, as ids, that a backend with a quantiser of its own (qnn) chooses its ranges by.
     shapes: the other fields of ExportConfig.
     Raises BackendUnavailable where a package is missing, UsageError where the model or a shape does not fit.
     """
     config = ExportConfig(backend=backend, quantization=quantization, **shapes)
     if example_inputs:
         config = replace(config, block_size=_length(example_inputs[0]))
-    return export(model, Path(output_path), config, about or {})
+    return export(model, Path(output_path), config, about or {}, calibration=calibration)
 
 
 def export(
-    model: Any, path: Path, config: ExportConfig, about: Mapping[str, Any], banned: Sequence[int] = ()
+    model: Any,
+    path: Path,
+    config: ExportConfig,
+    about: Mapping[str, Any],
+    banned: Sequence[int] = (),
+    calibration: Sequence[Sequence[int]] = (),
 ) -> ExportResult:
     """`export_model` with its shapes as one value. banned: ids that a step never shows, beside the mask."""
     if config.backend not in BACKENDS:
         raise UsageError(f"backend {config.backend!r} is not one of {', '.join(BACKENDS)}")
     backend = BACKENDS[config.backend]
     backend.available().need()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # PyTorch's own use of it
+        warnings.filterwarnings("ignore", "Mutation on a buffer", UserWarning)  # `start` says how much of it is text
+        return _export(model, path, config, about, banned, calibration)
+
+
+def _export(
+    model: Any,
+    path: Path,
+    config: ExportConfig,
+    about: Mapping[str, Any],
+    banned: Sequence[int],
+    calibration: Sequence[Sequence[int]],
+) -> ExportResult:
+    backend = BACKENDS[config.backend]
     dialect = FRIENDLY if backend.friendly else NATIVE
     model = model if config.quantization is None else quantized(model, config.quantization, backend)
     graph = make_graph(dialect.write(model), config, banned)
     methods = list(graph.methods(config.depths))
     description = describe(graph, methods, config, about)
-    lowered = lower({method.name: trace(graph, method, dialect) for method in methods}, backend, description)
+    programs = {method.name: trace(graph, method, dialect) for method in methods}
+    if (quantizer := backend.quantizer()) is not None:
+        programs = {m.name: rounded(programs[m.name], graph, m, quantizer, calibration) for m in methods}
+    lowered = lower(programs, backend, description)
     left = {method.name: outside(lowered.exported_program(method.name)) for method in methods}
     for name, counts in left.items():
         check(name, counts, backend.name, backend.allowed)
@@ -161,9 +187,7 @@ def lower(programs: Mapping[str, Any], backend: Backend, description: Mapping[st
         "description": json.dumps(description, ensure_ascii=False),
     }
     partitioners = {name: backend.partitioners() for name in programs}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # PyTorch's own use of it
-        return to_edge_transform_and_lower(dict(programs), partitioner=partitioners, constant_methods=facts)
+    return to_edge_transform_and_lower(dict(programs), partitioner=partitioners, constant_methods=facts)
 
 
 def finish(lowered: Any) -> bytes:

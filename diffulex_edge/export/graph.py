@@ -54,6 +54,10 @@ class Graph(Protocol):
 
     def methods(self, depths: Sequence[int]) -> Iterator[Method]: ...
 
+    def remember(self, block: Tensor, canvas: Tensor, start: Tensor, stop: Tensor) -> None:
+        """Fills the buffers, without a program, with what follows a block (1, L) or a look at a canvas (1, T)."""
+        ...
+
 
 class Bound(nn.Module):
     """A method as a module of its own. Buffers have the same names in all of a graph's, by which they are shared."""
@@ -111,6 +115,9 @@ class BlockGraph(nn.Module):
 
     def commit(self, block: Tensor, start: Tensor) -> Any:
         raise NotImplementedError
+
+    def remember(self, block: Tensor, canvas: Tensor, start: Tensor, stop: Tensor) -> None:
+        self.commit(block, start)
 
 
 class MemoryGraph(BlockGraph):
@@ -236,6 +243,9 @@ class CanvasGraph(nn.Module):
         logits = self.logits(canvas, start, stop, warm=warm, depth=depth)
         mask_id = self.denoiser.spec.mask_id
         return reveal(logits, self._block(canvas, start), mask_id, self.banned, asked, count, threshold)
+
+    def remember(self, block: Tensor, canvas: Tensor, start: Tensor, stop: Tensor) -> None:
+        self.logits(canvas, start, stop, warm=False)
 
     def _block(self, canvas: Tensor, start: Tensor) -> Tensor:
         return canvas[:, start + torch.arange(self.block_size)]

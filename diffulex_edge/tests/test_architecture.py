@@ -11,6 +11,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from diffulex_edge.tests.tree import PACKAGE, ROOT, listed, package_sources, room, sources, walk
 
 FREE = {"errors", "files", "machine"}  # the ground floor: everyone may stand on it
@@ -116,6 +118,12 @@ def test_the_drawn_tree_is_the_real_one() -> None:
 def test_the_command_line_page_is_what_help_says() -> None:
     said, written = _docs().cli_page(), (ROOT / "docs/cli.md").read_text()
     assert _words(said) == _words(written), "run `make docs`"
+
+
+@pytest.mark.export
+def test_the_support_matrix_is_what_the_backends_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QNN_SDK_ROOT", raising=False)
+    assert (ROOT / "docs/backends.md").read_text(encoding="utf-8") == _docs().backends_page(), "run `make docs`"
 
 
 def _words(page: str) -> list[str]:
