@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffulex_edge.errors import ArtefactError
 from diffulex_edge.machine import PeakMemory
+from diffulex_edge.runtime.program import core
 from diffulex_edge.runtime.pte import PteDenoiser
 
 RUNS = 7
@@ -47,9 +48,7 @@ def memory(path: Path) -> int:
 
 def tell(path: str) -> None:
     """What the child process does. ExecuTorch itself and PyTorch are counted with the process, not the program."""
-    import executorch.kernels.quantized
-    import executorch.runtime  # noqa: F401
-
+    core()
     peak = PeakMemory()
     before = peak.read()
     denoiser = PteDenoiser(path, threads=1)

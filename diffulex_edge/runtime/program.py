@@ -39,7 +39,8 @@ class Program:
         self._methods: dict[str, Any] = {}
         if not described:
             self.description = _checked(json.loads(self.call("description")[0]), self.path)
-        missing = sorted(set(self.description["methods"]) - set(self._program.method_names))
+        there = {self._program.get_method_name(i) for i in range(self._program.num_methods())}
+        missing = sorted(set(self.description["methods"]) - there)
         if missing:
             raise ArtefactError(f"{self.path}: the method {missing[0]!r}, which its description names, is not there")
 
@@ -47,7 +48,7 @@ class Program:
         """What a method gives for its inputs."""
         if name not in self._methods:
             self._methods[name] = self._open(name)
-        found: list[Any] = list(self._methods[name].execute(list(inputs)))
+        found: list[Any] = list(self._methods[name](list(inputs)))
         return found
 
     def _open(self, name: str) -> Any:
@@ -85,24 +86,29 @@ def _checked(description: Any, source: Path) -> dict[str, Any]:
 
 
 def _load(path: Path, threads: int | None) -> Any:
-    runtime = _runtime()
+    native = core()
     if threads is not None:
-        from executorch.extension.pybindings import portable_lib
-
-        portable_lib._unsafe_reset_threadpool(threads)
+        native._unsafe_reset_threadpool(threads)
     try:
-        return runtime.load_program(path)
+        return native._load_program(
+            str(path),
+            enable_etdump=False,
+            debug_buffer_size=0,
+            program_verification=native.Verification.InternalConsistency,
+            data_path=None,
+        )
     except RuntimeError as error:
         raise ArtefactError(f"{path}: not a program that ExecuTorch can load ({error})") from None
 
 
-def _runtime() -> Any:
+def core() -> Any:
+    """ExecuTorch's own C++, without its Python package `executorch.runtime`: that imports the exporter, for 4 s."""
     try:
         import executorch.kernels.quantized  # noqa: F401 (embeddings in int8 and int4 are its operators)
-        from executorch.runtime import Runtime
+        from executorch.extension.pybindings import _C
     except ImportError:
         raise BackendUnavailable("a .pte needs executorch: pip install 'diffulex-edge[export]'") from None
-    return Runtime.get()
+    return _C
 
 
 def _try_in_child(path: Path) -> None:
@@ -121,7 +127,7 @@ def _try_in_child(path: Path) -> None:
 def trial(path: str) -> None:
     """What the child process does."""
     program = _load(Path(path), None)
-    description = _checked(json.loads(program.load_method("description").execute([])[0]), Path(path))
+    description = _checked(json.loads(program.load_method("description")([])[0]), Path(path))
     for name, method in description["methods"].items():
         inputs = [torch.zeros(port["shape"], dtype=getattr(torch, port["dtype"])) for port in method["inputs"]]
-        program.load_method(name).execute(inputs)
+        program.load_method(name)(inputs)

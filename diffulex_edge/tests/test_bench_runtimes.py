@@ -1,0 +1,77 @@
+"""`bench --runtimes`: engines beside each other on one model, and the file that llama.cpp reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffulex_edge.bench.llama_cpp import LlamaCpp, write_gguf
+from diffulex_edge.bench.report import runtimes_table
+from diffulex_edge.bench.runtimes import RuntimeBenchConfig, benchmark_runtimes
+from diffulex_edge.errors import UsageError
+from diffulex_edge.model.llada_edge import LLaDAEdge, LLaDAEdgeConfig
+from diffulex_edge.tests import toys
+
+
+def llada() -> LLaDAEdge:
+    torch.manual_seed(0)
+    sizes = {"d_model": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "mlp_hidden_size": 96, "vocab_size": 320}
+    return LLaDAEdge(LLaDAEdgeConfig(**sizes, mask_token_id=310, eos_token_id=311)).eval()
+
+
+@pytest.mark.parametrize("make", [toys.eco, llada])
+def test_each_engine_has_its_times_and_its_error(make) -> None:  # type: ignore[no-untyped-def]
+    engines = ("eager", "eager-bf16", "eager-dynamic_int8")
+    config = RuntimeBenchConfig(runtime_lengths=(8, 16), runtime_engines=engines, runtime_rounds=2, runtime_steps=2)
+    found = benchmark_runtimes(make(), config)
+    assert [part["length"] for part in found["lengths"]] == [8, 16]
+    for part in found["lengths"]:
+        rows = {row["engine"]: row for row in part["engines"]}
+        assert tuple(rows) == engines and not part["missing"] and not part["llama_cpp"]
+        assert rows["eager"]["relative_error"] == 0 and rows["eager"]["times_baseline"]["ratio"] == 1
+        assert 1e-4 < rows["eager-bf16"]["relative_error"] < 0.05
+        assert 1e-4 < rows["eager-dynamic_int8"]["relative_error"] < 0.2
+        assert all(row["step_cpu_ms"] > 0 and row["tokens_per_s"] > 0 for row in rows.values())
+        assert set(part["floor_ms"]) == {"fp32", "bf16", "int8"} and min(part["floor_ms"].values()) > 0
+    assert found["lengths"][1]["gflop"] > found["lengths"][0]["gflop"] > 0
+    assert runtimes_table(found).row_count == 2 * len(engines)
+
+
+def test_engines_that_there_are_not_are_named() -> None:
+    with pytest.raises(UsageError, match="'onnx'"):
+        RuntimeBenchConfig(runtime_engines=("eager", "onnx"))
+    with pytest.raises(UsageError, match="at least 1 each"):
+        RuntimeBenchConfig(runtime_rounds=0)
+
+
+def test_the_file_for_llama_cpp_holds_the_weights(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    model = llada()
+    reader = gguf.GGUFReader(write_gguf(model, tmp_path / "x.gguf", "F32"))
+    tensors = {tensor.name: tensor.data for tensor in reader.tensors}
+    parameters = dict(model.named_parameters())
+    assert len(tensors) == 3 + 9 * 2
+    assert np.array_equal(tensors["token_embd.weight"], parameters["ends.tokens.weight"].detach().numpy())
+    keys = parameters["layers.1.qkv.weight"].detach()[64:96].numpy()  # 2 heads of 16 rows
+    assert np.array_equal(tensors["blk.1.attn_k.weight"][[0, 1, 16, 17]], keys[[0, 8, 16, 24]]), (
+        "halves become neighbours"
+    )
+    assert sorted(map(tuple, tensors["blk.1.attn_k.weight"])) == sorted(map(tuple, keys))
+    field = reader.get_field("tokenizer.ggml.mask_token_id")
+    assert field.contents() == 310 and len(reader.get_field("tokenizer.ggml.tokens").data) == 320
+    half = gguf.GGUFReader(write_gguf(model, tmp_path / "q.gguf", "Q8_0"))
+    assert sum(t.n_bytes for t in half.tensors) < 0.3 * sum(t.n_bytes for t in reader.tensors)
+    with pytest.raises(UsageError, match="'Q9'"):
+        write_gguf(model, tmp_path / "y.gguf", "Q9")
+
+
+def test_llama_cpp_wants_its_program_and_a_llada(tmp_path: Path) -> None:
+    assert LlamaCpp.of(toys.eco(), None, ("F32",), tmp_path) is None
+    with pytest.raises(UsageError, match="no such file"):
+        LlamaCpp.of(llada(), tmp_path / "no", ("F32",), tmp_path)
+    (tmp_path / "there").touch()
+    with pytest.raises(UsageError, match="not EcoHybrid"):
+        LlamaCpp.of(toys.eco(), tmp_path / "there", ("F32",), tmp_path)
