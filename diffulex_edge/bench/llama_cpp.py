@@ -116,12 +116,21 @@ def write_gguf(model: LLaDAEdge, path: Path, name: str) -> Path:
         if value.ndim < 2:
             writer.add_tensor(tensor, value)
         else:
-            writer.add_tensor(tensor, gguf.quants.quantize(value, kind), raw_dtype=kind)
+            writer.add_tensor(tensor, _typed(value, name, gguf), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _typed(value: Any, name: str, gguf: Any) -> Any:
+    try:
+        return gguf.quants.quantize(value, gguf.GGMLQuantizationType[name])
+    except NotImplementedError:
+        raise UsageError(
+            f"llama_types: gguf's Python package cannot write {name!r}; it can F32, BF16, Q8_0, Q4_0"
+        ) from None
 
 
 def _interleaved(rows: Any, heads: int) -> Any:

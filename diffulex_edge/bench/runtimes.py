@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffulex_edge.bench.environment import environment
 from diffulex_edge.bench.flops import count_flops
@@ -32,7 +32,7 @@ from diffulex_edge.machine import NUMBER_TYPES, bandwidth, gemm_rate, int8_rate
 from diffulex_edge.model.base import Context, Denoiser, DenoiserSpec
 from diffulex_edge.model.compiled import compiled
 from diffulex_edge.quant import find_scheme
-from diffulex_edge.quant.quantizer import quantize
+from diffulex_edge.quant.quantizer import is_quantized, quantize
 from diffulex_edge.runtime.decode import decode, finish
 from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.runtime.pte import PteDenoiser
@@ -132,6 +132,8 @@ class RuntimeBenchConfig:
 
 def benchmark_runtimes(model: Any, config: RuntimeBenchConfig = RuntimeBenchConfig()) -> dict[str, Any]:
     """A row for each length and engine. model: a Denoiser of ours in fp32, on the CPU."""
+    if not isinstance(model, nn.Module) or is_quantized(model):
+        raise UsageError(f"{type(model).__name__}: engines are made of a model in floating point, by --ckpt")
     model = copy.deepcopy(model).float()
     kind = next((kind for kind in KINDS if kind in model.spec.contexts), None)
     if kind is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,21 @@ from diffulex_edge.bench.report import runtimes_table
 from diffulex_edge.bench.runtimes import RuntimeBenchConfig, benchmark_runtimes
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.llada_edge import LLaDAEdge, LLaDAEdgeConfig
+from diffulex_edge.quant import find_scheme
+from diffulex_edge.quant.quantizer import quantize
 from diffulex_edge.tests import toys
 
 
 def llada() -> LLaDAEdge:
     torch.manual_seed(0)
-    sizes = {"d_model": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "mlp_hidden_size": 96, "vocab_size": 320}
+    sizes: dict[str, Any] = {
+        "d_model": 64,
+        "n_layers": 2,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "mlp_hidden_size": 96,
+        "vocab_size": 320,
+    }
     return LLaDAEdge(LLaDAEdgeConfig(**sizes, mask_token_id=310, eos_token_id=311)).eval()
 
 
@@ -45,6 +55,8 @@ def test_engines_that_there_are_not_are_named() -> None:
         RuntimeBenchConfig(runtime_engines=("eager", "onnx"))
     with pytest.raises(UsageError, match="at least 1 each"):
         RuntimeBenchConfig(runtime_rounds=0)
+    with pytest.raises(UsageError, match="a model in floating point"):
+        benchmark_runtimes(quantize(toys.eco(), find_scheme("dynamic_int8")))
 
 
 def test_the_file_for_llama_cpp_holds_the_weights(tmp_path: Path) -> None:
@@ -66,6 +78,8 @@ def test_the_file_for_llama_cpp_holds_the_weights(tmp_path: Path) -> None:
     assert sum(t.n_bytes for t in half.tensors) < 0.3 * sum(t.n_bytes for t in reader.tensors)
     with pytest.raises(UsageError, match="'Q9'"):
         write_gguf(model, tmp_path / "y.gguf", "Q9")
+    with pytest.raises(UsageError, match="does not write 'Q4_K'"):
+        write_gguf(model, tmp_path / "z.gguf", "Q4_K")
 
 
 def test_llama_cpp_wants_its_program_and_a_llada(tmp_path: Path) -> None:
