@@ -127,10 +127,8 @@ def write_gguf(model: LLaDAEdge, path: Path, name: str) -> Path:
 def _typed(value: Any, name: str, gguf: Any) -> Any:
     try:
         return gguf.quants.quantize(value, gguf.GGMLQuantizationType[name])
-    except NotImplementedError:
-        raise UsageError(
-            f"llama_types: gguf's Python package cannot write {name!r}; it can F32, BF16, Q8_0, Q4_0"
-        ) from None
+    except (NotImplementedError, gguf.quants.QuantError) as error:
+        raise UsageError(f"llama_types: gguf's Python package does not write {name!r} here: {error}") from None
 
 
 def _interleaved(rows: Any, heads: int) -> Any:
