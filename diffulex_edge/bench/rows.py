@@ -60,12 +60,13 @@ class Quality:
         written = [text for text in texts if text]
         nats = np.concatenate(self.judge.model.log_probs(written)) if written else np.zeros(0)
         parts = bounds.windows(written, 256)
+        whole = parts and "full" in variant.denoiser.spec.contexts  # a program has not: it reads blocks
         return {
             "entropy": repetition.entropy(texts),  # nats
             "rep4": repetition.rep(texts, 4),
             "distinct2": repetition.distinct(texts, 2),
             "judge_ppl": float(np.exp(-nats.mean())) if len(nats) else None,
-            "pll_t0": bounds.visible_log_probs(variant.denoiser, parts) if parts else None,  # nats a token
+            "pll_t0": bounds.visible_log_probs(variant.denoiser, parts) if whole else None,  # nats a token
         }
 
 

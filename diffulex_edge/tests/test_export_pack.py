@@ -78,3 +78,14 @@ def test_a_golden_text_that_does_not_come_out_is_named(copied: Path) -> None:
     checkpoint.write(copied, {**files, "golden.json": checkpoint.document(golden)})
     with pytest.raises(ArtefactError, match="gives other tokens here"):
         check(copied)
+
+
+@pytest.mark.parametrize(("context", "modes"), [("memory", ("block_frozen",)), ("canvas", ("dual", "canvas"))])
+def test_a_program_is_measured_like_a_model(context: str, modes: tuple[str, ...], tmp_path: Path) -> None:
+    table, program = tmp_path / "bench.json", pack_toys.pack(context) / "model.pte"
+    words = ["bench", "--pte", str(program), "--max_new_tokens", "8", "--block_size", "8", "--runs_per_prompt", "1"]
+    words += ["--quality_documents", "1", "--quality_window", "32", "--json", str(table), "--modes", *modes]
+    assert main(words) == 0
+    rows = json.loads(table.read_text())["rows"]
+    assert [row["name"] for row in rows] == list(modes)
+    assert all(row["tokens_per_s"] > 0 and row["block_nelbo"] > 0 and row["pll_t0"] is None for row in rows)
