@@ -14,7 +14,7 @@ import torch
 from diffulex_edge import __version__
 from diffulex_edge.api import SHIPPED, load
 from diffulex_edge.backends import BACKENDS
-from diffulex_edge.backends.base import Backend
+from diffulex_edge.backends.base import here
 from diffulex_edge.bench.energy import energy_source
 from diffulex_edge.bench.environment import cpu_model
 from diffulex_edge.errors import DiffulexEdgeError
@@ -60,13 +60,7 @@ def _packages() -> str:
 
 
 def _backends() -> str:
-    def one(backend: Backend) -> str:
-        lowers, runs = backend.available(), backend.runs()
-        return f"{backend.name}: " + (
-            lowers.reason or ("lowers here, and runs" if runs else f"lowers here; {runs.reason}")
-        )
-
-    return "; ".join(map(one, BACKENDS.values()))
+    return "; ".join(f"{backend.name}: {here(backend)}" for backend in BACKENDS.values())
 
 
 def _shipped() -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -42,21 +43,20 @@ def _rate_with(threads: int) -> float:
 def gemm_rate(dtype: torch.dtype, size: int = 256, seconds: float = 0.02) -> float:
     """Matrix-product rate in FLOP/s, for square matrices of the given size."""
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-    a @ b
-    runs, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        a @ b
-        runs += 1
-    return 2 * size**3 * runs / (time.perf_counter() - start)
+    return _product_rate(lambda: a @ b, size, seconds)
 
 
 def int8_rate(size: int = 1024, seconds: float = 0.3) -> float:
     """The same of int8 products summed in int32, in operations a second."""
     a, b = (torch.randint(-127, 128, (size, size), dtype=torch.int8) for _ in range(2))
-    torch._int_mm(a, b)
+    return _product_rate(lambda: torch._int_mm(a, b), size, seconds)
+
+
+def _product_rate(product: Callable[[], object], size: int, seconds: float) -> float:
+    product()
     runs, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        torch._int_mm(a, b)
+        product()
         runs += 1
     return 2 * size**3 * runs / (time.perf_counter() - start)
 

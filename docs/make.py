@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from diffulex_edge.backends import BACKENDS
+from diffulex_edge.backends.base import here
 from diffulex_edge.cli.aliases import ALGORITHMS, ALIASES
 from diffulex_edge.cli.main import main
 from diffulex_edge.cli.verbs import VERBS, usage
@@ -74,9 +75,8 @@ def backends_page() -> str:
     for backend in BACKENDS.values():
         models = ", ".join(MODELS[kind] for kind in backend.contexts)
         schemes = ", ".join(scheme.name for scheme in SCHEMES.values() if scheme.delegates) if backend.integers else "-"
-        lowers, runs = backend.available(), backend.runs()
-        here = lowers.reason or ("lowers and runs" if runs else f"lowers; {runs.reason}")
-        rows.append(f"| `{backend.name}` | {backend.about} | {models} | {schemes} | {backend.tested} | {here} |")
+        cells = (f"`{backend.name}`", backend.about, models, schemes, backend.tested, here(backend))
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 

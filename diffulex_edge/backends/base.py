@@ -81,6 +81,12 @@ class Backend(Protocol):
         ...
 
 
+def here(backend: Backend) -> str:
+    """What can be done with it on this machine, in a few words."""
+    lowers, runs = backend.available(), backend.runs()
+    return lowers.reason or ("lowers here, and runs" if runs else f"lowers here; {runs.reason}")
+
+
 def installed(package: str, what: str, extra: str) -> Availability:
     """Whether a package can be imported, without importing it."""
     if find_spec(package) is not None:

@@ -25,6 +25,7 @@ from diffulex_edge.bench.flops import count_flops
 from diffulex_edge.bench.llama_cpp import LlamaCpp
 from diffulex_edge.bench.progress import bar
 from diffulex_edge.bench.statistics import paired_bootstrap
+from diffulex_edge.bench.steps import weight_bytes
 from diffulex_edge.errors import BackendUnavailable, UsageError
 from diffulex_edge.export.config import ExportConfig
 from diffulex_edge.export.exporter import export
@@ -94,7 +95,7 @@ ENGINES: dict[str, Callable[[Any, Place], Denoiser]] = {
     "eager": lambda model, place: model,
     "eager-bf16": _cast("bf16"),
     "compiled": lambda model, place: compiled(model),
-    "compiled-bf16": lambda model, place: compiled(copy.deepcopy(model).to(torch.bfloat16)),
+    "compiled-bf16": lambda model, place: compiled(_cast("bf16")(model, place)),
     **{f"eager-{name}": _quantized(name) for name in ("dynamic_int8", "weight_only_int8", "dynamic_int4")},
     "xnnpack": _program(None),
     "xnnpack-dynamic_int8": _program("dynamic_int8"),
@@ -174,9 +175,8 @@ def _length(
             advance(1)
     base = np.array([each[0] for each in times[config.runtime_engines[0]]])
     rows = [_row(name, np.array(each), base, errors[name], place.length) for name, each in times.items()]
-    size = sum(p.numel() for p in model.parameters())
-    weights = {"fp32": 4 * size, "bf16": 2 * size, "int8": size}
-    speed = bandwidth()
+    size, speed = weight_bytes(model), bandwidth()
+    weights = {"fp32": size, "bf16": size / 2, "int8": size / 4}
     return {
         "length": place.length,
         "gflop": flops / 1e9,

@@ -106,7 +106,7 @@ def _row(model: Any, length: int, rate: float, speed: float, config: StepBenchCo
     context = torch.randint(0, 256, (1, config.context_length), generator=generator)
     block = torch.randint(0, 256, (1, length), generator=generator)
     steps = {name: ENGINES[name](model, context, block) for name in config.engines}
-    flops, size = count_flops(_eager(model, context, block)), _weight_bytes(model)
+    flops, size = count_flops(_eager(model, context, block)), weight_bytes(model)
     floor = max(flops / rate, size / speed)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     with bar(f"steps of {length} tokens", config.step_rounds + 2) as advance:
@@ -131,7 +131,7 @@ def _row(model: Any, length: int, rate: float, speed: float, config: StepBenchCo
     }
 
 
-def _weight_bytes(model: Any) -> int:
+def weight_bytes(model: Any) -> int:
     """Of all that a step reads: the embedding only where it is the head as well."""
     skipped = 0 if model.ends.head is None else model.ends.tokens.weight.nbytes
     return sum(parameter.nbytes for parameter in model.parameters()) - skipped

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -60,6 +61,15 @@ def export_model(
     return export(model, Path(output_path), config, about or {}, calibration=calibration)
 
 
+@contextmanager
+def _without_known_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # PyTorch's own use of it
+        warnings.filterwarnings("ignore", "Mutation on a buffer", UserWarning)  # `start` says how much of it is text
+        yield
+
+
+@_without_known_warnings()
 def export(
     model: Any,
     path: Path,
@@ -73,21 +83,6 @@ def export(
         raise UsageError(f"backend {config.backend!r} is not one of {', '.join(BACKENDS)}")
     backend = BACKENDS[config.backend]
     backend.available().need()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # PyTorch's own use of it
-        warnings.filterwarnings("ignore", "Mutation on a buffer", UserWarning)  # `start` says how much of it is text
-        return _export(model, path, config, about, banned, calibration)
-
-
-def _export(
-    model: Any,
-    path: Path,
-    config: ExportConfig,
-    about: Mapping[str, Any],
-    banned: Sequence[int],
-    calibration: Sequence[Sequence[int]],
-) -> ExportResult:
-    backend = BACKENDS[config.backend]
     dialect = FRIENDLY if backend.friendly else NATIVE
     model = model if config.quantization is None else quantized(model, config.quantization, backend)
     graph = make_graph(dialect.write(model), config, banned)
@@ -201,11 +196,7 @@ def finish(lowered: Any) -> bytes:
         do_quant_fusion_and_const_prop=True,
         run_reinplace_pass=True,
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Mutation on a buffer", category=UserWarning
-        )  # `start` says what is text
-        data: bytes = lowered.to_executorch(config).buffer
+    data: bytes = lowered.to_executorch(config).buffer
     return data
 
 

@@ -40,9 +40,7 @@ KINDS = {".model": "sentencepiece", ".json": "tokenizer.json"}
 class PackConfig:
     """What a pack is made as."""
 
-    target: str = (
-        "desktop"  # whose loop and build lines come with it: android (Kotlin), ios (Swift, untested) or desktop
-    )
+    target: str = "desktop"  # whose loop comes with it: android (Kotlin), ios (Swift, untested) or desktop
     steps: int | None = None  # reverse steps a block; None: as the model was trained
 
     def __post_init__(self) -> None:
