@@ -72,3 +72,15 @@ def masked_loss(logits: Tensor, targets: Tensor, weight: Tensor, mask_id: int) -
     if not torch.is_grad_enabled():
         logits = logits.clone()
     return _WeightedCrossEntropy.apply(logits, targets, weight, mask_id)
+
+
+def divergence(aim: Tensor, logits: Tensor, weight: Tensor, mask_id: int) -> Tensor:
+    """sum_i weight_i * KL(softmax(aim_i) || softmax(logits_i)), in nats: aim and logits (n, V), weight (n,).
+
+    Distillation at temperature 1, arXiv:1503.02531. The [MASK] columns count as minus infinity, as in `masked_loss`;
+    aim takes no gradient.
+    """
+    ban = torch.zeros(logits.shape[-1], device=logits.device)
+    ban[mask_id] = -1e9  # infinity times the probability of zero would be no number
+    aimed, found = ((x.float() + ban).log_softmax(-1) for x in (aim.detach(), logits))
+    return ((aimed.exp() * (aimed - found)).sum(-1) * weight.float()).sum()

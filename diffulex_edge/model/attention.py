@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.base import Context, DenoiserSpec
+from diffulex_edge.model.base import Context, DenoiserSpec, Exit
 from diffulex_edge.model.canvas_cache import CanvasCache, places_of
 from diffulex_edge.model.context import FullContext, empty_full
 from diffulex_edge.model.kv_cache import KVContext, Opening, empty_kv, visible
 from diffulex_edge.model.layers import turns
-from diffulex_edge.model.stack import run
+from diffulex_edge.model.soft_exit import Keep, Within
+from diffulex_edge.model.stack import Look, run
 
 
 class Shift(Protocol):
@@ -86,6 +88,7 @@ class Flow(NamedTuple):
     tokens: Tensor  # (B, L, D)
     turn: Tensor  # (2, L, E / 2) rotary, of the positions
     mask: Tensor | None  # (B or 1, 1, L, S + L); None: all attend to all
+    keep: Keep | None = None  # what an early exit has left of the feed-forward
 
 
 class AttentionDenoiser(nn.Module):
@@ -113,66 +116,68 @@ class AttentionDenoiser(nn.Module):
         *,
         t: Tensor | None = None,
         depth: int | None = None,
+        exit: Exit | None = None,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Context]:
         context = self.begin("full", len(block), 0) if context is None else context
-        remembering = rows is not None and not rows.numel()
+        look, remembering = Look(t, depth, exit), rows is not None and not rows.numel()
         opening = getattr(context, "opening", None)
         if opening is not None and not opening.fills and not remembering and block.shape[1] == 1:
             return opening.answer(rows), context
         if isinstance(context, KVContext):
-            return self._remember(block, context) if remembering else self._look(block, context, t, depth, rows)
+            return self._remember(block, context) if remembering else self._look(block, context, look, rows)
         if isinstance(context, CanvasCache):
             if remembering:
                 return self.ends.no_logits(), context.append(block)
-            return self._look_at_canvas(block, context, t, depth, rows)
+            return self._look_at_canvas(block, context, look, rows)
         if not isinstance(context, FullContext):
             raise UsageError(f"{type(context).__name__} is not a context of {type(self).__name__}")
         if remembering:
             return self.ends.no_logits(), self._append(block, context)
         ids, here = context.spread(block)
-        h = self._run(ids, 0, None, t, depth, context.first, places_of(0, here.stop, ids, context.ahead_at))
-        return self.ends.logits(self._spoken(h, context.length, block.shape[1], 0, context.first), rows), context
+        spoken = partial(self._spoken, start=context.length, length=block.shape[1], origin=0, first=context.first)
+        places = places_of(0, here.stop, ids, context.ahead_at)
+        h = self._run(ids, 0, None, _judging(look, spoken), context.first, places)
+        return self.ends.logits(spoken(h), rows), context
 
     def _append(self, block: Tensor, context: FullContext) -> FullContext:
         after = context.append(block)
         if not self.facts.shift.opens:
             return after
-        h = self._run(after.prefix, 0, None, None, None, context.first)
+        h = self._run(after.prefix, 0, None, Look(), context.first)
         return after.opened(self._opening(h, after.length, context.first))
 
     def _remember(self, block: Tensor, context: KVContext) -> tuple[Tensor, KVContext]:
-        clean = torch.zeros(len(block), device=block.device)
+        clean = Look(torch.zeros(len(block), device=block.device))
         after = context.advance(block.shape[1])
-        h = self._run(block, context.length, context, clean, None, context.first)
+        h = self._run(block, context.length, context, clean, context.first)
         opening = self._opening(h, after.length, context.first) if self.facts.shift.opens else None
         return self.ends.no_logits(), after.opened(opening)
 
-    def _look(
-        self, block: Tensor, context: KVContext, t: Tensor | None, depth: int | None, rows: Tensor | None
-    ) -> tuple[Tensor, KVContext]:
+    def _look(self, block: Tensor, context: KVContext, look: Look, rows: Tensor | None) -> tuple[Tensor, KVContext]:
         start = context.length
-        h = self._run(block, start, context, t, depth, context.first)
-        return self.ends.logits(self._spoken(h, start, block.shape[1], start, context.first), rows), context
+        spoken = partial(self._spoken, start=start, length=block.shape[1], origin=start, first=context.first)
+        h = self._run(block, start, context, _judging(look, spoken), context.first)
+        return self.ends.logits(spoken(h), rows), context
 
     def _look_at_canvas(
-        self, block: Tensor, context: CanvasCache, t: Tensor | None, depth: int | None, rows: Tensor | None
+        self, block: Tensor, context: CanvasCache, look: Look, rows: Tensor | None
     ) -> tuple[Tensor, CanvasCache]:
         """The first look at a block reads all of the canvas, later ones the block against what that one left."""
         ids, start = context.reading(block, self.facts.shift.behind)
-        whole = None if context.warm else len(self.layers)  # what it leaves behind is of all layers
+        if not context.warm:
+            look = Look(look.t)  # what it leaves behind is of all layers
+        spoken = partial(self._spoken, start=context.length, length=block.shape[1], origin=start, first=context.first)
         places = context.places(start, block.shape[1], ids)
-        h = self._run(ids, start, context.at(start), t, whole or depth, context.first, places)
-        spoken = self._spoken(h, context.length, block.shape[1], start, context.first)
-        return self.ends.logits(spoken, rows), context.warmed()
+        h = self._run(ids, start, context.at(start), _judging(look, spoken), context.first, places)
+        return self.ends.logits(spoken(h), rows), context.warmed()
 
     def _run(
         self,
         ids: Tensor,
         start: int,
         cache: Any,
-        t: Tensor | None,
-        depth: int | None,
+        look: Look,
         first: Tensor | None,
         places: Tensor | None = None,
     ) -> Tensor:
@@ -187,7 +192,8 @@ class AttentionDenoiser(nn.Module):
         else:
             mask = cache.mask(length, block)
         memory = [None if cache is None else cache.layer(i) for i in range(len(self.layers))]
-        return self.run_layers(self.layers, Flow(self.ends.embed(ids, t), turn, mask), memory, depth)[0].tokens
+        flow = Flow(self.ends.embed(ids, look.t), turn, mask)
+        return self.run_layers(self.layers, flow, memory, look.depth, look.exit)[0].tokens
 
     def _spoken(self, h: Tensor, start: int, length: int, origin: int, first: Tensor | None) -> Tensor:
         """The states (B, L, D) that speak about the tokens from `start` on; h (B, S, D) begins at `origin`."""
@@ -202,6 +208,11 @@ class AttentionDenoiser(nn.Module):
         """What the last state (B, L, D) before the block at `length` says of the block's first token."""
         begun = torch.ones(len(h), dtype=torch.bool, device=h.device) if first is None else length > first
         return Opening(self.ends.logits(h[:, -1:], None)[:, 0], begun, self.spec.mask_id, not self.spec.autoregressive)
+
+
+def _judging(look: Look, spoken: Callable[[Tensor], Tensor]) -> Look:
+    """The look with an exit that is asked about the block alone."""
+    return look if look.exit is None else look._replace(exit=Within(look.exit, spoken))
 
 
 def contexts(block_length: int | None, limit: int | None = None) -> dict[str, int | None]:

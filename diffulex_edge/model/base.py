@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from diffulex_edge.model.soft_exit import Keep
+
 NONE = torch.zeros(0, dtype=torch.bool)  # rows=NONE: no logits are wanted, the block is to be remembered
 
 
@@ -74,6 +76,17 @@ class Context(Protocol):
         ...
 
 
+class Exit(Protocol):
+    """An early exit: how much of a look at a block is still worth computing."""
+
+    def __call__(self, layer: int, x: Tensor) -> Keep | None:
+        """Asked behind the layer of this number, the first being 1, with what it made of the block, x (B, L, D).
+
+        Returns what is left of the layers to come, from now on; None: as it was.
+        """
+        ...
+
+
 @runtime_checkable
 class Denoiser(Protocol):
     spec: DenoiserSpec
@@ -93,6 +106,7 @@ class Denoiser(Protocol):
         *,
         t: Tensor | None = None,
         depth: int | None = None,
+        exit: Exit | None = None,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Context]:
         """From a block (B, L) of ids to logits and a context.
@@ -101,6 +115,7 @@ class Denoiser(Protocol):
         order, or None for all, (B, L, V). Row i speaks about token i. The context that comes back remembers nothing
         new. Prefill and commit (look, remember): `rows=NONE`. No logits (0, V); the context has the block in it.
         context None: nothing before the block. t (B,) in [0, 1]: the noise level, for models that ask for it.
-        depth: how many layers to run, None for all; ignored when remembering, so that what is remembered is exact.
+        depth: how many layers to run, None for all. exit: asked behind each of them what is left of the others. Both
+        are ignored when remembering, so that what is remembered is exact.
         """
         ...

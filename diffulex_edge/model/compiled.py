@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffulex_edge.errors import UsageError
+from diffulex_edge.model.base import Exit
 from diffulex_edge.model.stack import run
 
 GRAPHS = 64  # of a denoiser at most; what is asked for beyond them runs uncompiled
@@ -34,7 +36,9 @@ def compiled(denoiser: Any) -> Any:
     fast._modules = {**denoiser._modules, "ends": ends}
     graph = _compile(run)
 
-    def run_layers(layers: Any, flow: Any, memory: Any, depth: int | None = None) -> Any:
+    def run_layers(layers: Any, flow: Any, memory: Any, depth: int | None = None, exit: Exit | None = None) -> Any:
+        if exit is not None:
+            raise UsageError("a compiled step runs all of its layers: early exit (SEDAC) needs the plain one")
         return graph(layers, flow, memory, len(layers) if depth is None else depth)
 
     fast.run_layers = run_layers

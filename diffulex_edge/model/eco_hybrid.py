@@ -20,12 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.base import Context, DenoiserSpec
+from diffulex_edge.model.base import Context, DenoiserSpec, Exit
 from diffulex_edge.model.context import FullContext, LayerMemory, MemoryContext, empty_full
 from diffulex_edge.model.layers import Ends, LocalAttention, ShortConv, SwiGLU, norm
 from diffulex_edge.model.memory_update import UPDATES, Gated, MemoryUpdate
 from diffulex_edge.model.slots import SlotAttention, WarmStart
-from diffulex_edge.model.stack import run
+from diffulex_edge.model.soft_exit import Keep, Within
+from diffulex_edge.model.stack import Look, run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,7 @@ class Flow(NamedTuple):
     tokens: Tensor  # (B, L, D)
     slots: Tensor  # (B, M, D)
     real: Tensor | None  # (B, L) columns that hold text; None: all
+    keep: Keep | None = None  # what an early exit has left of the feed-forward
 
 
 class Recall(NamedTuple):
@@ -147,7 +149,7 @@ class EcoLayer(nn.Module):
         return Recall(write, read, self.local.recall(memory.halo), real)
 
     def forward(self, flow: Flow, memory: Recall) -> tuple[Flow, Saw]:
-        h, slots, real = flow
+        h, slots, real, keep = flow
         mixed = self.local_norm(h)
         if real is not None:
             mixed = mixed * real[..., None]
@@ -155,8 +157,8 @@ class EcoLayer(nn.Module):
         mask = None if real is None else F.pad(real, (0, memory.write.shape[1]), value=True)[:, None, None]
         slots = slots + self.write(self.slot_norm(slots), self.write_norm(h), memory.write, mask)
         h = h + self.read(self.read_norm(h), self.live_norm(slots), memory.read)
-        h = h + self.ff(self.ff_norm(h))
-        return Flow(h, slots, real), Saw(slots, mixed)
+        h = h + self.ff(self.ff_norm(h), keep)
+        return Flow(h, slots, real, keep), Saw(slots, mixed)
 
     def remember(self, memory: LayerMemory, saw: Saw) -> LayerMemory:
         """U; and the halo moves on."""
@@ -209,30 +211,32 @@ class EcoHybrid(nn.Module):
         *,
         t: Tensor | None = None,
         depth: int | None = None,
+        exit: Exit | None = None,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Context]:
         context = self._ids(block.shape[0]) if context is None else context
         if isinstance(context, MemoryContext):
-            return self._with_memory(block, context, t, depth, rows)
+            return self._with_memory(block, context, Look(t, depth, exit), rows)
         if not isinstance(context, FullContext):
             raise UsageError(f"{type(context).__name__} is not a context of EcoHybrid")
         if rows is not None and not rows.numel():
             return self.ends.no_logits(), context.append(block)
         ids, window = context.spread(block)
         start = [layer.recall(layer.start(1), None) for layer in self.layers]
-        flow, _ = self._run(ids, start, t, depth, context.real(ids.shape[1]))
+        look = Look(t, depth, exit and Within(exit, lambda x: x[:, window]))
+        flow, _ = self._run(ids, start, look, context.real(ids.shape[1]))
         return self.ends.logits(flow.tokens[:, window], rows), context
 
     def _with_memory(
-        self, block: Tensor, context: MemoryContext, t: Tensor | None, depth: int | None, rows: Tensor | None
+        self, block: Tensor, context: MemoryContext, look: Look, rows: Tensor | None
     ) -> tuple[Tensor, MemoryContext]:
         recalled = context.recall(self.layers)
         if rows is None or rows.numel():
-            flow, _ = self._run(block, recalled, t, depth, None, context.slots)
+            flow, _ = self._run(block, recalled, look, None, context.slots)
             seen = replace(context, slots=flow.slots) if self.spec.carries else context
             return self.ends.logits(flow.tokens, rows), seen
-        clean = torch.zeros(len(block), device=block.device)
-        _, saw = self._run(block, recalled, clean, None, None)
+        clean = Look(torch.zeros(len(block), device=block.device))
+        _, saw = self._run(block, recalled, clean, None)
         kept = tuple(layer.remember(old, new) for layer, old, new in zip(self.layers, context.layers, saw, strict=True))
         return self.ends.no_logits(), context.advance(kept, block.shape[1])
 
@@ -240,17 +244,15 @@ class EcoHybrid(nn.Module):
         self,
         ids: Tensor,
         memory: Sequence[Recall],
-        t: Tensor | None,
-        depth: int | None,
+        look: Look,
         real: Tensor | None,
         last: Tensor | None = None,
     ) -> tuple[Flow, list[Saw]]:
         slots = self.slots0.expand(len(ids), -1, -1)
         if self.warm is not None and last is not None:
             slots = slots + self.warm(last)
-        flow = Flow(self.ends.embed(ids, t), slots, real)
-        flow, saw = self.run_layers(self.layers, flow, memory, depth)
-        return flow, saw
+        flow = Flow(self.ends.embed(ids, look.t), slots, real)
+        return self.run_layers(self.layers, flow, memory, look.depth, look.exit)
 
     def _ids(self, batch_size: int, first: Tensor | None = None, *, canvas: bool = False) -> FullContext:
         return empty_full(batch_size, self.slots0.device, first=first, canvas=canvas)

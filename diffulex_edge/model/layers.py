@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffulex_edge.errors import UsageError
+from diffulex_edge.model.soft_exit import Keep
 
 
 def norm(width: int) -> nn.LayerNorm:
@@ -94,7 +95,10 @@ class SwiGLU(nn.Module):
         self.gate_up = nn.Linear(width, 2 * inner, bias=False)
         self.down = zero_linear(inner, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keep: Keep | None = None) -> Tensor:
+        """keep: how many of the channels an early exit has left each token (B, L); None: all."""
+        if keep is not None:
+            return keep.narrowed(self, x, keep.share)
         gate, up = self.gate_up(x).chunk(2, -1)
         return self.down(F.silu(gate) * up)
 

@@ -112,14 +112,14 @@ class LlamaLayer(nn.Module):
         self.ff = SwiGLU(sizes.width, sizes.d_ff)
 
     def forward(self, flow: Flow, memory: KVLayer | None) -> tuple[Flow, None]:
-        h, turn, mask = flow
+        h, turn, mask, keep = flow
         q, k, v = self.qkv(self.attn_norm(h)).split(self.widths, -1)
         q, k, v = heads(q, self.n_heads), heads(k, self.n_kv_heads), heads(v, self.n_kv_heads)
         q, k = rotate(self.q_norm(q), turn), rotate(self.k_norm(k), turn)
         if memory is not None:
             k, v = memory.put(k, v)
         h = h + self.out(merge(attend(q, k, v, mask)))
-        return Flow(h + self.ff(self.ff_norm(h)), turn, mask), None
+        return Flow(h + self.ff(self.ff_norm(h), keep), turn, mask, keep), None
 
 
 def network(sizes: LlamaSizes, shift: Shift) -> tuple[AttentionFacts, LlamaEnds, list[Any]]:

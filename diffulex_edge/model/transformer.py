@@ -86,13 +86,13 @@ class TransformerLayer(nn.Module):
         self.ff = SwiGLU(config.d_model, config.d_ff)
 
     def forward(self, flow: Flow, memory: KVLayer | None) -> tuple[Flow, None]:
-        h, turn, mask = flow
+        h, turn, mask, keep = flow
         q, k, v = (heads(y, self.n_heads) for y in self.qkv(self.attn_norm(h)).chunk(3, -1))
         q, k = rotate(q, turn), rotate(k, turn)
         if memory is not None:
             k, v = memory.put(k, v)
         h = h + self.out(merge(attend(q, k, v, mask)))
-        return Flow(h + self.ff(self.ff_norm(h)), turn, mask), None
+        return Flow(h + self.ff(self.ff_norm(h), keep), turn, mask, keep), None
 
 
 class TransformerDenoiser(AttentionDenoiser):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.base import Context, Denoiser, StepLike
+from diffulex_edge.model.base import Context, Denoiser, Exit, StepLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +70,13 @@ class Guided:
         *,
         t: Tensor | None = None,
         depth: int | None = None,
+        exit: Exit | None = None,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Context]:
         if not self.scale:
-            return self.denoiser(block, context, t=t, depth=depth, rows=rows)
+            return self.denoiser(block, context, t=t, depth=depth, exit=exit, rows=rows)
+        if exit is not None:
+            raise UsageError(f"early exit (SEDAC) judges what a model itself predicts: not with guidance {self.scale}")
         if context is not None and not isinstance(context, GuidedContext):
             raise UsageError(f"{type(context).__name__} is not a context of a guided denoiser: begin() makes those")
         inner, prompt = (None, None) if context is None else (context.inner, context.prompt)

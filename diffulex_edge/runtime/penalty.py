@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.base import Context, Denoiser, StepLike
+from diffulex_edge.model.base import Context, Denoiser, Exit, StepLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +61,13 @@ class Penalised:
         *,
         t: Tensor | None = None,
         depth: int | None = None,
+        exit: Exit | None = None,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Context]:
         if context is not None and not isinstance(context, PenalisedContext):
             raise UsageError(f"{type(context).__name__} is not a context of a penalised denoiser: begin() makes those")
         inner, before = (None, None) if context is None else (context.inner, context.seen)
-        logits, after = self.denoiser(block, inner, t=t, depth=depth, rows=rows)
+        logits, after = self.denoiser(block, inner, t=t, depth=depth, exit=exit, rows=rows)
         if before is None:
             before = torch.zeros(len(block), self.spec.vocab_size, dtype=torch.bool, device=block.device)
         seen = before.scatter(1, block, True)  # (B, V); the mask id among them, which is never decoded anyway

@@ -16,7 +16,7 @@ from diffulex_edge.runtime.depth import DepthSchedule, LinearDepth
 from diffulex_edge.runtime.quota import BySchedule, Quota
 from diffulex_edge.runtime.reveal import Reveal, RevealTop
 from diffulex_edge.runtime.sampler import Greedy, Sampler
-from diffulex_edge.runtime.step import Step
+from diffulex_edge.runtime.step import ExitController, Step
 from diffulex_edge.runtime.suffix import Suffix, WholeSuffix
 
 
@@ -34,6 +34,7 @@ class Plan:
     reveal: Reveal = RevealTop()  # which positions are shown, and which hidden again
     suffix: Suffix = WholeSuffix()  # how much of the text ahead of a block a canvas reads
     depth: DepthSchedule = LinearDepth()  # how many layers a step runs
+    exit: ExitController | None = None  # what ends a step's layers early, or thins them out (SEDAC)
     stop_ids: tuple[int, ...] = ()  # a row ends at the first of these that is decoded
     banned: tuple[int, ...] = ()  # never decoded; the mask id never is, named or not
     seed: int = 0  # the same seed gives the same text

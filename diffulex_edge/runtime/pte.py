@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffulex_edge.errors import UsageError
-from diffulex_edge.model.base import Context, DenoiserSpec, StepLike
+from diffulex_edge.model.base import Context, DenoiserSpec, Exit, StepLike
 from diffulex_edge.model.kv_cache import Opening
 from diffulex_edge.runtime.program import Program
 
@@ -107,12 +107,15 @@ class PteDenoiser:
         *,
         t: Tensor | None = None,
         depth: int | None = None,
+        exit: Exit | None = None,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Context]:
         context = self.begin(next(iter(self.kinds)), len(block), block.shape[1]) if context is None else context
         if rows is not None and not rows.numel():
             return block.new_zeros(0, self.spec.vocab_size, dtype=torch.float32), self._remember(block, context)
         self._at_full_depth(depth)
+        if exit is not None:
+            raise UsageError("a program has no early exit (SEDAC): use the checkpoint that it was exported from")
         name, inputs, seen = self._looking("logits", block, context)
         (logits,) = self.program.call(name, *inputs, *self._time("logits", t))
         logits = logits[:, : block.shape[1]]

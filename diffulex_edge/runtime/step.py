@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
+
+from diffulex_edge.model.base import Exit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,3 +26,11 @@ class Step:
     def fallback(self) -> bool:
         """The pass after the last step, for what a reveal left hidden."""
         return self.index == self.steps
+
+
+class ExitController(Protocol):
+    """Decides step by step where the layers may end early: SEDAC."""
+
+    def start(self, hidden: Tensor, step: Step) -> Exit | None:
+        """The exit of one look at a block of which `hidden` (B, L) is not shown yet; None: all layers run."""
+        ...

@@ -62,7 +62,7 @@ def turn_for(denoiser: Denoiser, plan: Plan, banned: Tensor, generator: torch.Ge
 
 def threshold_of(plan: Plan) -> float | None:
     """What a step inside a program has to be told in order to reveal as the plan does; None: it cannot."""
-    if plan.sampler != Greedy():
+    if plan.sampler != Greedy() or plan.exit is not None:
         return None
     if isinstance(plan.reveal, RevealAbove):
         return plan.reveal.threshold
@@ -78,7 +78,8 @@ class _Outside:
 
     def __call__(self, block: Tensor, asked: Tensor, context: Context, step: Step, state: Any) -> Turned:
         hidden = asked & (block == self.denoiser.spec.mask_id)
-        logits, seen = self.denoiser(block, context, t=step.t, depth=step.depth, rows=hidden)
+        exit = None if self.plan.exit is None else self.plan.exit.start(hidden, step)
+        logits, seen = self.denoiser(block, context, t=step.t, depth=step.depth, exit=exit, rows=hidden)
         guess = self.plan.sampler(ban(logits, self.banned), hidden, self.generator)
         reveal = RevealAll() if step.fallback else self.plan.reveal
         after, state = reveal(guess, block, ~asked, step, state)

@@ -38,7 +38,7 @@ class Toy:
         self.begun.append((kind, length))
         return empty_full(batch_size, torch.device("cpu"), first=first, canvas=kind == "canvas")
 
-    def __call__(self, block, context=None, *, t=None, depth=None, rows=None):
+    def __call__(self, block, context=None, *, t=None, depth=None, exit=None, rows=None):
         context = context or self.begin("full", len(block), block.shape[1])
         self.calls.append({"block": block, "t": t, "depth": depth, "rows": rows})
         if rows is not None and not rows.numel():

@@ -66,7 +66,14 @@ class Script:
         return Tape(zeros[:, None][:, :0], zeros if first is None else first, aligned=kind == "memory")
 
     def __call__(
-        self, block: Tensor, context: Any = None, *, t: Any = None, depth: Any = None, rows: Any = None
+        self,
+        block: Tensor,
+        context: Any = None,
+        *,
+        t: Any = None,
+        depth: Any = None,
+        exit: Any = None,
+        rows: Any = None,
     ) -> tuple[Tensor, Tape]:
         context = self.begin("full", len(block), 0) if context is None else context
         if rows is not None and not rows.numel():

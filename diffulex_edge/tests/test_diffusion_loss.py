@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from diffulex_edge.diffusion.corruption import Corrupted
-from diffulex_edge.diffusion.loss import masked_loss, mean_weight, nelbo_weight
+from diffulex_edge.diffusion.loss import divergence, masked_loss, mean_weight, nelbo_weight
 from diffulex_edge.diffusion.schedule import Cosine, Linear
 
 MASK = 3
@@ -56,3 +56,14 @@ def test_the_seeds_mean_of_masked_tokens() -> None:
     noised = Corrupted(torch.zeros(1, 4), torch.tensor([[True, False, True, False]]), torch.tensor([0.5]))
     ce = torch.tensor([1.0, 3.0])
     assert float((mean_weight(noised, Cosine()) * ce).sum() / 4) == 2.0
+
+
+def test_the_divergence_is_that_of_the_distributions_without_the_mask() -> None:
+    a, b = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)), torch.zeros(5, 9)
+    weight = torch.arange(5.0)
+    keep = [i for i in range(9) if i != 3]
+    p = torch.distributions.Categorical(logits=a[:, keep])
+    q = torch.distributions.Categorical(logits=b[:, keep])
+    expected = (torch.distributions.kl_divergence(p, q) * weight).sum()
+    torch.testing.assert_close(divergence(a, b, weight, 3), expected)
+    assert divergence(a, a, weight, 3).abs() < 1e-6

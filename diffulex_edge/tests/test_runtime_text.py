@@ -43,7 +43,7 @@ class Reciter:
         zeros = torch.zeros(batch_size, dtype=torch.long)
         return Tape(zeros[:, None][:, :0], zeros if first is None else first, aligned=kind == "memory")
 
-    def __call__(self, block, context=None, *, t=None, depth=None, rows=None):  # type: ignore[no-untyped-def]
+    def __call__(self, block, context=None, *, t=None, depth=None, exit=None, rows=None):  # type: ignore[no-untyped-def]
         context = self.begin("full", len(block), 0) if context is None else context
         if rows is not None and not rows.numel():
             joined = torch.cat((context.ids, block), 1)
@@ -139,7 +139,7 @@ def test_a_gap_of_unknown_length_takes_the_length_that_reads_best() -> None:
 
         known = len("one two three")
 
-        def __call__(self, block, context=None, *, t=None, depth=None, rows=None):  # type: ignore[no-untyped-def]
+        def __call__(self, block, context=None, *, t=None, depth=None, exit=None, rows=None):  # type: ignore[no-untyped-def]
             if rows is not None and not rows.numel():
                 return super().__call__(block, context, rows=rows)
             logits, context = super().__call__(block, context)
@@ -239,7 +239,7 @@ class Counted(Reciter):
         super().__init__(text)
         self.asked: list[list[int]] = []
 
-    def __call__(self, block, context=None, *, t=None, depth=None, rows=None):  # type: ignore[no-untyped-def]
+    def __call__(self, block, context=None, *, t=None, depth=None, exit=None, rows=None):  # type: ignore[no-untyped-def]
         if rows is not None and rows.numel():
             self.asked.append(rows.sum(1).tolist())
         return super().__call__(block, context, t=t, depth=depth, rows=rows)
@@ -328,7 +328,7 @@ def test_masked_pll_never_shows_a_token_to_its_own_score() -> None:
     """A model that copies what it sees, and knows nothing else, scores as chance over all ids but the mask."""
 
     class Copyist(Script):
-        def __call__(self, block, context=None, *, t=None, depth=None, rows=None):  # type: ignore[no-untyped-def]
+        def __call__(self, block, context=None, *, t=None, depth=None, exit=None, rows=None):  # type: ignore[no-untyped-def]
             seen = torch.nn.functional.one_hot(block, VOCAB) * 50.0 * (block != MASK)[..., None]
             return (seen if rows is None else seen[rows]), context
 

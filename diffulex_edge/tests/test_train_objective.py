@@ -138,3 +138,29 @@ def test_chains_grow_over_the_run() -> None:
 def test_nonsense_is_refused(changes: dict) -> None:
     with pytest.raises(UsageError):
         replace(CONFIG, **changes)
+
+
+@pytest.mark.parametrize("share", ["full_share", "frozen_share"])
+def test_training_for_exits_adds_the_divergence_and_draws_nothing_where_it_is_off(share: str) -> None:
+    shares = {"full_share": 0.0, "block_share": 0.0, "frozen_share": 0.0, share: 1.0, "shallow": 0.0, "full_only": 0.0}
+    model, x = toys.eco(), toys.ids(4, 32)
+    with torch.no_grad():
+        ((plain, _),) = objective(**shares)(model, x, moment())
+        ((with_exits, _),) = objective(**shares, exit_share=1.0)(model, x, moment())
+        ((unweighted, _),) = objective(**shares, exit_share=1.0, exit_weight=0.0)(model, x, moment())
+    assert with_exits > plain + 1e-3
+    assert unweighted == plain
+
+
+def test_the_whole_look_is_not_drawn_to_the_early_one() -> None:
+    """At weight one for the divergence alone, layers behind the exit and channels beyond it get no gradient from it."""
+    shares = {"full_share": 1.0, "block_share": 0.0, "frozen_share": 0.0, "shallow": 0.0}
+    only_last = replace(CONFIG, **shares, min_depth=2, exit_share=1.0, exit_keeps=(0.0,))  # type: ignore[arg-type]
+    grads = []
+    for weight in (0.0, 1.0):
+        model = toys.eco().requires_grad_(True)
+        o = Objective(replace(only_last, exit_weight=weight), None, model.spec)
+        ((loss, _),) = o(model, toys.ids(4, 32), moment())
+        loss.backward()
+        grads.append([p.grad.clone() for p in model.layers[2].parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffulex_edge.model.base import DenoiserSpec
+from diffulex_edge.model.base import DenoiserSpec, Exit
 from diffulex_edge.model.context import FullContext, empty_full
 from diffulex_edge.model.eco_hybrid import EcoHybrid, EcoHybridConfig
 from diffulex_edge.model.transformer import TransformerConfig, TransformerDenoiser
@@ -73,6 +73,7 @@ class Copycat:
         *,
         t: Tensor | None = None,
         depth: int | None = None,
+        exit: Exit | None = None,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, FullContext]:
         context = empty_full(len(block), block.device) if context is None else context

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from diffulex_edge.diffusion.corruption import Corrupted, corrupt, discrete_times, permuted_strata
-from diffulex_edge.diffusion.loss import masked_loss, mean_weight, nelbo_weight
+from diffulex_edge.diffusion.loss import divergence, masked_loss, mean_weight, nelbo_weight
 from diffulex_edge.diffusion.schedule import SCHEDULES, NoiseSchedule
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.autoregressive import next_token_logits
-from diffulex_edge.model.base import NONE, Denoiser, DenoiserSpec
+from diffulex_edge.model.base import NONE, Context, Denoiser, DenoiserSpec
 from diffulex_edge.model.context import LayerMemory, MemoryContext, join
+from diffulex_edge.model.soft_exit import Thinned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,9 @@ class ObjectiveConfig:
     )
     shallow_weight: float = 0.3  # of the loss at an early exit
     min_depth: int = 2  # layers; the earliest exit that is trained
+    exit_share: float = 0.0  # of the steps: layers after a random one are thinned out or left out too, for SEDAC
+    exit_weight: float = 1.0  # of the divergence of what these predict from what all of the layers do
+    exit_keeps: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)  # shares of the channels that may be left; 0: no layer is
 
     def __post_init__(self) -> None:
         if self.mask_schedule not in OBJECTIVES:
@@ -52,7 +56,9 @@ class ObjectiveConfig:
             raise UsageError(f"{shares=} of full, block and frozen rows must not be negative, nor all zero")
         if not self.block_sizes or min(self.block_sizes) < 1:
             raise UsageError(f"block_sizes={self.block_sizes} needs sizes of at least 1")
-        for name in ("full_only", "forget_bank", "forget_halo", "own_context", "shallow"):
+        if not self.exit_keeps or any(not 0 <= keep < 1 for keep in self.exit_keeps):
+            raise UsageError(f"exit_keeps={self.exit_keeps} needs shares of at least 0 and below 1")
+        for name in ("full_only", "forget_bank", "forget_halo", "own_context", "shallow", "exit_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name}={getattr(self, name)} is not between 0 and 1")
 
@@ -128,8 +134,7 @@ class Objective:
     def _full(self, model: Denoiser, x: Tensor, moment: Moment) -> tuple[Tensor, int]:
         mask_id, g = model.spec.mask_id, moment.generator
         noised = self._noise(x, self._times(len(x), g), mask_id, g)
-        logits, _ = model(noised.xt, t=noised.t, rows=noised.masked)
-        return self._loss(logits, x, noised, mask_id), x.numel()
+        return self._looked(model, x, noised, None, None, moment), x.numel()
 
     def _shallow(self, model: Denoiser, x: Tensor, moment: Moment) -> tuple[Tensor, int]:
         """LayerSkip, arXiv:2404.16710: early exits share the final norm and head; only where noise is high."""
@@ -174,9 +179,34 @@ class Objective:
         folded = forget(join(contexts), start, c.forget_bank, c.forget_halo, g)
         depth = self._depth(model, g) if exits else None
         folded = self._after_a_step(model, noised, folded, depth, g)
-        logits, _ = model(noised.xt, folded, t=noised.t, rows=noised.masked, depth=depth)
         weight = c.shallow_weight if exits else 1.0
-        return self._loss(logits, flat, noised, mask_id) * weight, flat.numel()
+        return self._looked(model, flat, noised, folded, depth, moment) * weight, flat.numel()
+
+    def _looked(
+        self,
+        model: Denoiser,
+        x: Tensor,
+        noised: Corrupted,
+        context: Context | None,
+        depth: int | None,
+        moment: Moment,
+    ) -> Tensor:
+        """The loss of a look; at whole depth sometimes with how far a look that exits early is from it.
+
+        Self-distillation: KL(whole || early) at the weights of the loss, through the shared head of LayerSkip,
+        arXiv:2404.16710, and nested channels of MatFormer, arXiv:2310.07707. The whole look is not drawn to the early.
+        """
+        c, g, mask_id = self.config, moment.generator, model.spec.mask_id
+        logits, _ = model(noised.xt, context, t=noised.t, rows=noised.masked, depth=depth)
+        if depth is not None or not c.exit_share or torch.rand(1, generator=g) >= c.exit_share:
+            return self._loss(logits, x, noised, mask_id)
+        aim = logits.detach().clone()  # the loss overwrites logits
+        loss = self._loss(logits, x, noised, mask_id)
+        layer = int(torch.randint(min(c.min_depth, model.spec.n_layers - 1), model.spec.n_layers, (1,), generator=g))
+        keep = c.exit_keeps[int(torch.randint(len(c.exit_keeps), (1,), generator=g))]
+        early, _ = model(noised.xt, context, t=noised.t, rows=noised.masked, exit=Thinned(layer, keep))
+        weight = self.weight(noised, self.schedule)
+        return loss + c.exit_weight * divergence(aim, early, weight, mask_id)
 
     @torch.no_grad()
     def _after_a_step(

@@ -118,6 +118,7 @@ class TrainConfig:
     timesteps: int | None = None  # condition on this many discrete noise levels
     sample_steps: int | None = None  # reverse steps that decoding takes by default
     full_only: float | None = None  # share of the steps, at first, that denoise whole sequences alone
+    exit_share: float | None = None  # share of the steps that train early exits as well, for SEDAC; 0 where not given
     optimizer: str | None = None  # muon or adamw
     lr: float | None = None  # peak learning rate of AdamW
     muon_lr: float | None = None  # peak learning rate of Muon
