@@ -80,7 +80,7 @@ class Exit(Protocol):
     """An early exit: how much of a look at a block is still worth computing."""
 
     def __call__(self, layer: int, x: Tensor) -> Keep | None:
-        """Asked behind the layer of this number, the first being 1, with what it made of the block, x (B, L, D).
+        """Asked behind the layer of this number, the first being 0, with what it made of the block, x (B, L, D).
 
         Returns what is left of the layers to come, from now on; None: as it was.
         """

@@ -44,7 +44,7 @@ class Within:
 class Thinned:
     """An exit (`Exit`) behind one layer, whatever the text: training meets it, and benchmarks."""
 
-    layer: int  # the number of the last whole layer
+    layer: int  # the number of the last whole layer, from 0
     share: float  # of the channels of each layer behind it, for all tokens
     narrowed: Narrowed | None = None  # None: staircase
 

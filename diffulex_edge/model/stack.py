@@ -30,10 +30,10 @@ def run(
     if not 1 <= n <= len(layers):
         raise UsageError(f"{depth=} is not between 1 and the model's {len(layers)} layers")
     saw = []
-    for i, (layer, remembered) in enumerate(zip(layers[:n], memory[:n], strict=True), 1):
+    for i, (layer, remembered) in enumerate(zip(layers[:n], memory[:n], strict=True)):
         flow, seen = layer(flow, remembered)
         saw.append(seen)
-        keep = None if exit is None or i == n else exit(i, flow.tokens)
+        keep = None if exit is None or i + 1 == n else exit(i, flow.tokens)
         if keep is not None:
             if not keep.share.any():
                 break

@@ -108,10 +108,10 @@ def test_an_exit_that_leaves_nothing_is_a_depth_and_one_that_leaves_all_is_none(
     context = begun(denoiser, kind, toys.ids(2, 16))
     _, context = denoiser(block, context)  # caches of a canvas read all layers at their first look
     whole, _ = denoiser(block, context)
-    assert torch.equal(denoiser(block, context, exit=Thinned(2, 1.0))[0], whole)
+    assert torch.equal(denoiser(block, context, exit=Thinned(1, 1.0))[0], whole)
     shallow, _ = denoiser(block, context, depth=2)
     assert (shallow - whole).abs().max() > 1e-3
-    assert torch.equal(denoiser(block, context, exit=Thinned(2, 0.0))[0], shallow)
+    assert torch.equal(denoiser(block, context, exit=Thinned(1, 0.0))[0], shallow)
 
 
 @pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in KINDS if "int8" not in n])
@@ -120,7 +120,7 @@ def test_an_exit_thins_the_layers_behind_it(name: str, kind: str) -> None:
     denoiser, block = DENOISERS[name](), toys.ids(2, 8, seed=3)
     context = begun(denoiser, kind, toys.ids(2, 16))
     _, context = denoiser(block, context)
-    half, _ = denoiser(block, context, exit=Thinned(1, 0.5))
+    half, _ = denoiser(block, context, exit=Thinned(0, 0.5))
     for layer in denoiser.layers[1:]:
         layer.ff.down.weight.data[:, layer.ff.down.weight.shape[1] // 2 :] = 0
     torch.testing.assert_close(half, denoiser(block, context)[0], rtol=1e-5, atol=1e-5)
@@ -131,7 +131,7 @@ def test_remembering_is_always_whole(name: str, kind: str) -> None:
     denoiser, x, block = DENOISERS[name](), toys.ids(1, 8), toys.ids(1, 8, seed=1)
     whole, _ = denoiser(block, begun(denoiser, kind, x))
     context = denoiser.begin(kind, 1, 32)
-    logits, context = denoiser(x, context, rows=NONE, depth=1, exit=Thinned(1, 0.0))
+    logits, context = denoiser(x, context, rows=NONE, depth=1, exit=Thinned(0, 0.0))
     assert logits.shape == (0, 48)
     torch.testing.assert_close(denoiser(block, context)[0], whole)
 

@@ -202,7 +202,8 @@ class Objective:
             return self._loss(logits, x, noised, mask_id)
         aim = logits.detach().clone()  # the loss overwrites logits
         loss = self._loss(logits, x, noised, mask_id)
-        layer = int(torch.randint(min(c.min_depth, model.spec.n_layers - 1), model.spec.n_layers, (1,), generator=g))
+        n = model.spec.n_layers
+        layer = int(torch.randint(min(c.min_depth, n - 1), n, (1,), generator=g)) - 1  # the last whole one
         keep = c.exit_keeps[int(torch.randint(len(c.exit_keeps), (1,), generator=g))]
         early, _ = model(noised.xt, context, t=noised.t, rows=noised.masked, exit=Thinned(layer, keep))
         weight = self.weight(noised, self.schedule)
