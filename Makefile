@@ -6,6 +6,8 @@
 #   make kotlin    the loop that comes with an Android pack, compiled for the JVM; needs a Java runtime and Maven
 #   make pack      the shipped model as a device pack, exported/pack
 #   make test-native  the runner beside Python: the same tokens, and what it refuses
+#   make rust      sedac-core, the SEDAC controller in Rust, built with cargo and put into .venv
+#   make test-rust  its tests: cargo's, and those that compare it with Python
 #   make check   what CI runs: format, lint, types, docs, all tests
 #   make bench   full, block and block_frozen compared on this machine
 
@@ -23,7 +25,7 @@ EXPORT := $(VENV)/export-$(STATE)
 export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard wheels) $(wildcard ../shared/wheels))
 EDGE   := $(BIN)/diffulex-edge
 
-.PHONY: demo test test-export test-native runner kotlin pack fast check format docs bench clean
+.PHONY: demo test test-export test-native test-rust runner kotlin rust pack fast check format docs bench clean
 
 demo: $(USE)
 	$(EDGE) sample --prompt "मैं कल बाज़ार गया" --max_new_tokens 48 --blockwise --frozen_context
@@ -32,7 +34,7 @@ demo: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 64 --runs_per_prompt 1
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m "not export and not native"
+	$(BIN)/python -m pytest -m "not export and not native and not rust"
 
 test-export: $(EXPORT)
 	$(BIN)/python -m pytest -m export
@@ -53,6 +55,13 @@ kotlin:
 		-cp $$(echo $(KOTLIN)/lib/kotlin-stdlib-*.jar $(KOTLIN)/lib/json-*.jar | tr ' ' ':') -d $(KOTLIN)/classes \
 		diffulex_edge/export/templates/DiffuLex.kt native/kotlin/src
 
+rust: $(DEV)
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps ./sedac-core
+
+test-rust: rust
+	cargo test --quiet --locked --release --manifest-path sedac-core/Cargo.toml
+	$(BIN)/python -m pytest -m rust
+
 pack: $(EXPORT)
 	$(EDGE) pack --output exported/pack
 	$(EDGE) pack --output exported/pack --check
@@ -64,7 +73,7 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not export and not native"
+	$(BIN)/python -m pytest -m "not export and not native and not rust"
 
 format: $(DEV)
 	$(BIN)/ruff format .
@@ -77,7 +86,7 @@ bench: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 512 --runs_per_prompt 3 --json bench.json
 
 clean:
-	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf build sedac-core/target $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 
 $(USE): | pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

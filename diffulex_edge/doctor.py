@@ -19,6 +19,7 @@ from diffulex_edge.bench.energy import energy_source
 from diffulex_edge.bench.environment import cpu_model
 from diffulex_edge.errors import DiffulexEdgeError
 from diffulex_edge.machine import gemm_rate
+from diffulex_edge.sedac.native import core
 
 CPU_FLAGS = {
     "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
@@ -63,6 +64,12 @@ def _backends() -> str:
     return "; ".join(f"{backend.name}: {here(backend)}" for backend in BACKENDS.values())
 
 
+def _sedac() -> str:
+    if core() is None:
+        return "the controller in NumPy; the Rust core is not installed (`make rust` builds it, with cargo)"
+    return f"the controller in Rust, sedac_core {version('sedac-core')}"
+
+
 def _shipped() -> str:
     try:
         model, words = load(SHIPPED)
@@ -83,5 +90,6 @@ CHECKS: dict[str, Callable[[], str]] = {
     "disk": lambda: f"{shutil.disk_usage('.').free / 2**30:.1f} GiB free here",
     "packages": _packages,
     "backends": _backends,
+    "sedac": _sedac,
     "model": _shipped,
 }

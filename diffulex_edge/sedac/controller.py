@@ -34,7 +34,8 @@ from numpy.typing import ArrayLike
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.sedac.decision import NO_EXIT, ExitDecisions
-from diffulex_edge.sedac.kernel import Cascade, Floats, Kernel, Layers, NumpyKernel
+from diffulex_edge.sedac.kernel import Cascade, Floats, Kernel, Layers
+from diffulex_edge.sedac.native import best
 
 SWITCH = {"1": True, "true": True, "0": False, "false": False}
 
@@ -82,7 +83,7 @@ class CascadeController:
         confidence_decay: float = 0.9,  # gamma
         soft_exit_enabled: bool = True,  # False: ratio 1 from the exit on
         *,
-        kernel: type[NumpyKernel] | None = None,  # what computes; None: the Rust core where it is installed, else NumPy
+        kernel: type[Kernel] | None = None,  # what computes; None: the Rust core where it is installed, else NumPy
     ) -> None:
         layers = [config.layer_idx for config in layer_configs]
         if not layers or layers != sorted(set(layers)):
@@ -91,7 +92,7 @@ class CascadeController:
             raise UsageError(f"{alpha=} must be above 0 and {confidence_decay=} from 0 to 1")
         self.layer_configs = tuple(layer_configs)
         self.alpha, self.confidence_decay, self.soft_exit_enabled = alpha, confidence_decay, soft_exit_enabled
-        self.kernel: Kernel = (kernel or NumpyKernel)(self._cascade())
+        self.kernel: Kernel = (kernel or best())(self._cascade())
         self._at = {layer: at for at, layer in enumerate(layers)}
 
     @classmethod

@@ -36,6 +36,7 @@ class Cascade:
 class Kernel(Protocol):
     """What computes; n tokens, K checkpoints. `at` counts checkpoints; outputs are written in place."""
 
+    def __init__(self, cascade: Cascade) -> None: ...
     def thresholds(self) -> Floats: ...  # (K,), a copy
     def update(self, at: int, samples: Floats) -> float: ...
     def observe(
