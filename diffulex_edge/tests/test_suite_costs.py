@@ -27,9 +27,9 @@ def test_decoding_puts_as_many_tokens_through_the_model_as_the_cost_model_says(m
     model, seen = toys.eco(), []
     run_layers = model.run_layers
 
-    def counting(layers, flow, memory, depth):  # type: ignore[no-untyped-def]
+    def counting(layers, flow, memory, depth, exit):  # type: ignore[no-untyped-def]
         seen.append(flow.tokens.shape[1])
-        return run_layers(layers, flow, memory, depth)
+        return run_layers(layers, flow, memory, depth, exit)
 
     model.run_layers = counting
     steps = 12 if mode == "full" else 4
