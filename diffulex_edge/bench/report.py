@@ -167,6 +167,34 @@ def runtimes_table(result: Mapping[str, Any]) -> Table:
     return _whole(table)
 
 
+def sedac_tables(result: Mapping[str, Any]) -> list[Table]:
+    """What a stage of `sedac` found: the probes, the tests of a promise, the curve of speed against change."""
+    found = []
+    if isinstance(result.get("layers"), list) and result["layers"] and isinstance(result["layers"][0], Mapping):
+        table = _table("risk probes, on documents held out", "behind layer", "would change", "AUROC", "best free")
+        for row in result["layers"]:
+            free = f"{row['free'][row['best_free']]:.3f} {row['best_free']}"
+            verdict = f"{row['auroc']:.3f}" + ("" if row["admitted"] else " refused")
+            table.add_row(str(row["layer"]), f"{row['changed']:.3f}", verdict, free)
+        found.append(table)
+    calibration = result.get("calibration") or (result if "tests" in result else None)
+    if calibration:
+        title = f"tokens changed, {calibration['n']} times {calibration['unit']}: at most {calibration['epsilon']}?"
+        table = _table(title, "scale", "changed", "p", "forwards")
+        for test in calibration["tests"]:
+            table.add_row(*(f"{test[name]:.4g}" for name in ("scale", "risk", "p_value", "forwards")))
+        chosen = calibration["scale"]
+        told = "none keeps the promise: exits stay off" if chosen is None else f"chosen: scale {chosen:.4g}"
+        table.caption = told
+        found.append(table)
+    if "curve" in result:
+        table = _table("speed against change", "what", "speed", "changed", "forwards")
+        for row in result["curve"]:
+            table.add_row(row["name"], f"{row['speed']:.3f}x", f"{row['changed']:.4f}", f"{row['forwards']:.3f}")
+        found.append(table)
+    return found
+
+
 def training_table(result: Mapping[str, Any]) -> Table:
     table = _table("Training", "number type", "best product GFLOP/s", "share that a step reaches")
     for name, rate in result["gemm_gflops_per_s"].items():

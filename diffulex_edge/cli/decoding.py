@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from diffulex_edge.cli.flags import Profile
@@ -10,6 +11,7 @@ from diffulex_edge.cli.reveal_flags import RevealFlags
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.depth import LinearDepth
+from diffulex_edge.runtime.exit_file import open_exits
 from diffulex_edge.runtime.guidance import Guided
 from diffulex_edge.runtime.official import official_plan
 from diffulex_edge.runtime.plan import Plan, plan_for
@@ -24,6 +26,7 @@ class DecodingFlags:
     official: bool = False  # the rule, the block and the steps of the model's makers, whatever the profile says
     steps: int | None = None  # reverse steps a block, at most; None: the profile's, else the model's own
     min_decode_layers: int = LinearDepth.min_depth  # layers of the first, noisiest step; 0: all at each step
+    sedac: Path | None = None  # exit early as this folder of `sedac calibrate` allows; of the same weights
     confidence_stop: float | None = None  # short for --reveal threshold --threshold X: say 0.95
     showing: RevealFlags = RevealFlags()
     suffix_window: int | None = None  # tokens ahead of a block that a canvas reads, and few further on; None: all
@@ -51,6 +54,7 @@ class DecodingFlags:
             reveal=reveal,
             quota=quota,
             depth=LinearDepth(self.min_decode_layers),
+            exit=self.sedac and open_exits(self.sedac, denoiser),
             suffix=choose_suffix(self.suffix_window),
             seed=self.seed,
             **wishes,

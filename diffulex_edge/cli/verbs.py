@@ -16,6 +16,7 @@ VERBS = {
     "export": "a model -> a program (.pte) for phones and laptops, which --pte runs, its tokenizer beside it",
     "pack": "a model -> a folder for an app: program, tokenizer, contract, golden texts; --check runs it here",
     "peek": "a pack -> what is in it, once every byte was verified",
+    "sedac": "a model -> early exits: states, risk probes, and a promise of how little they change",
     "doctor": "what this machine and this installation can do",
     "colab": "all in one: prepares Hindi text if there is none, then trains the primary model on it",
 }

@@ -1,0 +1,69 @@
+"""SEDAC in the decoding loop: probes judge hidden tokens layer by layer, and the layers thin out or end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffulex_edge.errors import UsageError
+from diffulex_edge.model.soft_exit import Keep, Narrowed, staircase
+from diffulex_edge.runtime.step import Step
+from diffulex_edge.sedac.controller import CascadeController
+from diffulex_edge.sedac.probe import Probe
+from diffulex_edge.sedac.tensors import TensorLayer, TensorStep, begin, step, tensor_layers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SedacExit:
+    """An ExitController for `Plan(exit=...)`. Hidden tokens exit one by one, by their risk and the cascade.
+
+    A token that has exited keeps 1 - ratio of its channels, rounded up to a level; tokens that are shown already, which
+    the others read, keep as much as the hidden one that keeps most. When all hidden tokens have exited the rest of the
+    layers may be left out altogether: only a look does so, what is remembered is always whole.
+    """
+
+    controller: CascadeController
+    probes: Mapping[int, Probe]  # by the model's layer, from 0: the controller's checkpoints
+    levels: int = 4  # in which the share of channels is counted
+    ends: bool = True  # leave the layers out once all hidden tokens have exited
+    narrowed: Narrowed = staircase
+
+    def __post_init__(self) -> None:
+        if set(self.probes) != set(self.controller.layers):
+            raise UsageError(f"probes behind layers {sorted(self.probes)}, checkpoints {list(self.controller.layers)}")
+        if self.levels < 1:
+            raise UsageError(f"levels={self.levels} must be at least 1")
+
+    def start(self, hidden: Tensor, step: Step) -> _Look:
+        return _Look(self, tensor_layers(self.controller, hidden.device), hidden, step, begin(hidden))
+
+
+@dataclass(eq=False)
+class _Look:
+    """The exit of one look."""
+
+    exits: SedacExit
+    layers: dict[int, TensorLayer]
+    hidden: Tensor  # (B, L)
+    step: Step
+    state: TensorStep  # (B, L)
+
+    def __call__(self, layer: int, x: Tensor) -> Keep | None:
+        if layer not in self.layers:
+            return None
+        exits, hidden = self.exits, self.hidden
+        masked = hidden.float().mean(1, keepdim=True)
+        risk = exits.probes[layer](x, masked, self.step.t.to(x.device)[:, None])
+        soft = exits.controller.soft_exit_enabled
+        self.state = step(self.state.confidence, self.state.exited, risk, self.layers[layer], soft)
+        gone = self.state.exited & hidden
+        if not gone.any():
+            return None
+        if exits.ends and bool((gone == hidden).all()):
+            return Keep(torch.zeros_like(risk), exits.narrowed)
+        share = ((1 - self.state.ratio) * exits.levels).ceil() / exits.levels
+        most = share.masked_fill(~hidden, 0).amax(1, keepdim=True)
+        return Keep(torch.where(hidden, share, most), exits.narrowed)

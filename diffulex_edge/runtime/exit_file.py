@@ -1,0 +1,132 @@
+"""What SEDAC knows of one model, as a folder: probes, how they cascade, and what was promised of a setting.
+
+`sedac.json` is sealed, names the probes' digest and the weights that it is for; another model's folder is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from diffulex_edge.errors import ArtefactError, UsageError
+from diffulex_edge.files import atomic, read_sealed_json, sha256_file, write_sealed_json
+from diffulex_edge.model.soft_exit import sort_channels
+from diffulex_edge.runtime.early_exit import SedacExit
+from diffulex_edge.sedac.controller import CascadeController, LayerConfig
+from diffulex_edge.sedac.probe import Probe
+
+FORMAT = "diffulex-edge-sedac/1"
+FACTS, PROBES = "sedac.json", "probes.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cascading:
+    """How the risks at the checkpoints become exits; `scale` is what calibration chooses."""
+
+    weight: float = 0.5  # what a layer's confidence counts for
+    exit_confidence: float = 0.3  # a token exits when its confidence reaches it
+    decay: float = 0.9  # of the confidence, from checkpoint to checkpoint
+    soft: bool = True  # thin the channels out; off: none is left from the exit on
+    ends: bool = True  # leave whole layers out once all hidden tokens have exited
+    levels: int = 4  # in which the share of channels is counted
+
+    def exits(self, probes: Mapping[int, Probe], scale: float) -> SedacExit:
+        """The controller whose thresholds of risk are all `scale`: the larger, the earlier tokens exit."""
+        layers = [
+            LayerConfig(
+                layer_idx=layer,
+                target_exit_rate=0.5,  # thresholds are calibrated, not tracked
+                initial_threshold=scale,
+                confidence_weight=self.weight,
+                exit_confidence=self.exit_confidence,
+            )
+            for layer in sorted(probes)
+        ]
+        controller = CascadeController(layers, confidence_decay=self.decay, soft_exit_enabled=self.soft)
+        return SedacExit(controller=controller, probes=probes, levels=self.levels, ends=self.ends)
+
+
+def weights_digest(denoiser: Any) -> str:
+    """The sha256 of a model's weights as they are in memory, names, number types and shapes among them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(denoiser.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_exits(
+    folder: Path, denoiser: Any, probes: Mapping[int, Probe], orders: list[Tensor], facts: Mapping[str, Any]
+) -> None:
+    """The folder of a model, its channels not yet sorted. orders: (K,) of each layer's channels, the weightiest first.
+
+    facts: what is to be told of the probes; `calibration` comes later, by `promise`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"probe.{layer}.{name}": t for layer, probe in probes.items() for name, t in probe.tensors().items()}
+    tensors |= {f"order.{i}": order for i, order in enumerate(orders)}
+    with atomic(folder / PROBES) as file:
+        file.write(save({name: t.contiguous() for name, t in tensors.items()}))
+    content = {"format": FORMAT, "model": weights_digest(denoiser), "probes": sha256_file(folder / PROBES)}
+    write_sealed_json(folder / FACTS, {**content, "cascade": asdict(Cascading()), **facts, "calibration": None})
+
+
+def promise(folder: Path, calibration: Mapping[str, Any], cascade: Cascading) -> None:
+    """Writes down what calibration found for a cascade."""
+    facts = read_exits(folder)
+    facts.pop("sha256", None)
+    write_sealed_json(folder / FACTS, {**facts, "cascade": asdict(cascade), "calibration": dict(calibration)})
+
+
+def read_exits(folder: Path) -> dict[str, Any]:
+    """The facts of a folder, both files verified; ArtefactError names the one that is damaged."""
+    facts = read_sealed_json(folder / FACTS)
+    if facts.get("format") != FORMAT:
+        raise ArtefactError(f"{folder / FACTS}: format {facts.get('format')!r} is not {FORMAT}")
+    if sha256_file(folder / PROBES) != facts["probes"]:
+        raise ArtefactError(f"{folder / PROBES}: its sha256 is not the one in {FACTS}")
+    return facts
+
+
+def read_probes(folder: Path, denoiser: Any) -> dict[int, Probe]:
+    """The probes of a folder that is this model's; sorts the channels of its feed-forwards, so ask once for a model.
+
+    Raises UsageError where the folder is another model's.
+    """
+    facts = read_exits(folder)
+    if facts["model"] != weights_digest(denoiser):
+        raise UsageError(f"{folder}: these probes are of other weights than the model's: run `sedac collect` on it")
+    try:
+        tensors = load_file(folder / PROBES)
+    except SafetensorError as error:
+        raise ArtefactError(f"{folder / PROBES}: {error}") from None
+    orders = [tensors[f"order.{i}"] for i in range(sum(name.startswith("order.") for name in tensors))]
+    found = {}
+    for layer in sorted({int(name.split(".")[1]) for name in tensors if name.startswith("probe.")}):
+        prefix = f"probe.{layer}."
+        parts = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        found[layer] = Probe.of(parts, len(denoiser.layers[0].ff.down.weight))
+    sort_channels(denoiser.layers, orders)
+    return found
+
+
+def open_exits(folder: Path, denoiser: Any) -> SedacExit | None:
+    """The exits that calibration allows this model; None where it allows none. Sorts the model's channels.
+
+    Raises UsageError where the folder is not calibrated, or another model's.
+    """
+    facts = read_exits(folder)
+    calibration = facts["calibration"]
+    if calibration is None:
+        raise UsageError(f"{folder} has probes but no promise: run `sedac calibrate` on it")
+    probes = read_probes(folder, denoiser)
+    scale = calibration["scale"]
+    return None if scale is None else Cascading(**facts["cascade"]).exits(probes, scale)

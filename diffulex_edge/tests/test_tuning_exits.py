@@ -1,0 +1,145 @@
+"""SEDAC fitted to a toy: labels against the truth, stages from files to files, promises with reason."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffulex_edge.errors import ArtefactError, UsageError
+from diffulex_edge.runtime.decode import Draft, decode
+from diffulex_edge.runtime.depth import ConstantDepth
+from diffulex_edge.runtime.exit_file import Cascading, open_exits, read_exits
+from diffulex_edge.runtime.plan import Plan
+from diffulex_edge.tests import toys
+from diffulex_edge.tests.test_runtime_early_exit import says
+from diffulex_edge.tuning.exit_curve import exit_curve, exit_rates
+from diffulex_edge.tuning.exit_work import ExitTexts, calibrate_in, collect_into, report_of, train_in
+from diffulex_edge.tuning.exits import SCALES, Promise, calibrate_exits, changed
+from diffulex_edge.tuning.states import collect, read_states, write_states
+
+PLAN = Plan(max_new_tokens=16, block_size=8, steps=4)
+PROMPTS = [toys.ids(1, 16, seed=s)[0].tolist() for s in range(12)]
+EASY = Promise(epsilon=0.9, delta=0.4)
+
+
+def test_labels_are_what_a_shallower_step_would_have_shown() -> None:
+    """The first step of the first block, by the same loop at a constant depth."""
+    model, prompt = toys.eco(), PROMPTS[0]
+    states = collect(model, [prompt], PLAN, [0, 1])
+    whole = next(e for e in decode(model, [prompt], PLAN) if isinstance(e, Draft))
+    for layer in (0, 1):
+        shallow = replace(PLAN, depth=ConstantDepth(layer + 1))
+        early = next(e for e in decode(model, [prompt], shallow) if isinstance(e, Draft))
+        expected = (early.block != whole.block)[0]
+        assert torch.equal(states.layers[layer].changed[:8], expected)
+    assert states.masked[:8].eq(1).all() and states.t[:8].eq(1).all()
+    assert len(states.t) == 2 * (8 + 6 + 4 + 2)
+
+
+def test_states_are_split_by_document_and_survive_the_disk(tmp_path: Path) -> None:
+    states = collect(toys.eco(), PROMPTS[:4], PLAN, [0, 1])
+    learn, judge = states.split(0.25)
+    assert set(learn.document.tolist()) == {0, 1, 2} and set(judge.document.tolist()) == {3}
+    write_states(tmp_path / "s", states, [torch.arange(3)])
+    again, orders = read_states(tmp_path / "s")
+    assert torch.equal(again.layers[1].x, states.layers[1].x) and torch.equal(orders[0], torch.arange(3))
+    assert torch.equal(again.layers[0].free["entropy"], states.layers[0].free["entropy"])
+    (tmp_path / "s").write_bytes(b"{}")
+    with pytest.raises(ArtefactError, match="sedac collect"):
+        read_states(tmp_path / "s")
+
+
+def test_the_last_layer_and_no_prompt_are_refused() -> None:
+    with pytest.raises(UsageError, match="all but the last"):
+        collect(toys.eco(), PROMPTS[:1], PLAN, [2])
+    with pytest.raises(UsageError, match="nothing to learn"):
+        collect(toys.eco(), [], PLAN, [0])
+
+
+def test_changed_counts_places_and_what_is_missing() -> None:
+    assert changed([1, 2, 3, 4], [1, 2, 3, 4]) == 0
+    assert changed([1, 9, 3], [1, 2, 3, 4]) == 0.5
+    assert changed([], []) == 0
+
+
+def test_a_promise_needs_enough_sequences() -> None:
+    Promise(epsilon=0.01, delta=0.05).check(299)
+    with pytest.raises(UsageError, match="298 sequences"):
+        Promise(epsilon=0.01, delta=0.05).check(298)
+
+
+def test_calibration_takes_the_largest_scale_that_passes_and_stops_at_the_first_that_does_not() -> None:
+    model, risk = toys.eco(), 0.1
+    probes = {0: says(risk), 1: says(risk)}
+    goes_at = risk / (1 - 0.3 / (0.5 + 0.9 * 0.5))  # where confidence reaches 0.3 at the second checkpoint
+    found = calibrate_exits(model, probes, PROMPTS, PLAN, Promise(epsilon=0.2, delta=0.1), Cascading())
+    assert found["scale"] == max(scale for scale in SCALES if scale < goes_at)
+    tests = found["tests"]
+    assert [test["scale"] for test in tests] == list(SCALES[: len(tests)])
+    assert tests[-1]["risk"] > 0.2 and tests[-1]["p_value"] > 0.1
+    assert all(test["risk"] == 0 for test in tests[:-1]) and found["risk"] == 0
+
+
+def test_exits_stay_off_where_nothing_passes() -> None:
+    found = calibrate_exits(toys.eco(), {0: says(1e-5)}, PROMPTS, PLAN, Promise(epsilon=0.2, delta=0.1), Cascading())
+    assert found["scale"] is None and found["risk"] is None and len(found["tests"]) == 1
+
+
+def test_the_stages_go_from_files_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = collect_into(tmp_path, toys.eco(), PROMPTS, PLAN, lambda n: None)
+    assert told["tokens"] == 12 * 40 and told["layers"] == [1]
+    monkeypatch.setattr("diffulex_edge.tuning.risk.Judged.admitted", True)  # of a random toy little can be learned
+    (row,) = train_in(tmp_path, toys.eco())["layers"]
+    assert row["layer"] == 1 and 0 <= row["auroc"] <= 1
+    found = calibrate_in(tmp_path, toys.eco(), PROMPTS, PLAN, EASY, Cascading(), lambda n: None)
+    assert read_exits(tmp_path)["calibration"] == json.loads(json.dumps(found))
+    assert (open_exits(tmp_path, toys.eco()) is None) == (found["scale"] is None)
+    rows = report_of(tmp_path, toys.eco(), PROMPTS[:2], PLAN, lambda n: None)["curve"]
+    assert rows[0]["name"] == "all layers" and rows[0]["changed"] == 0 and rows[0]["speed"] == 1
+
+
+def test_probes_that_do_not_beat_what_is_free_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collect_into(tmp_path, toys.eco(), PROMPTS, PLAN, lambda n: None)
+    monkeypatch.setattr("diffulex_edge.tuning.risk.auroc", lambda score, changed: 0.7)
+    with pytest.raises(UsageError, match="no probe"):
+        train_in(tmp_path, toys.eco())
+    assert not (tmp_path / "sedac.json").exists()
+
+
+def test_training_refuses_states_of_another_model(tmp_path: Path) -> None:
+    collect_into(tmp_path, toys.eco(), PROMPTS[:2], PLAN, lambda n: None)
+    other = toys.eco()
+    other.layers[0].ff.down.weight.data[0, 0] += 1
+    with pytest.raises(UsageError, match="other weights"):
+        train_in(tmp_path, other)
+
+
+def test_chance_exits_as_often_as_the_cascade() -> None:
+    model, probes = toys.eco(), {0: says(0.1), 1: says(0.1)}
+    rates = exit_rates(model, Cascading().exits(probes, 0.8), PROMPTS[:2], PLAN)
+    assert rates[0] == 1.0
+    assert exit_rates(model, Cascading().exits(probes, 0.05), PROMPTS[:2], PLAN) == {0: 0.0, 1: 0.0}
+    rows = {row["name"]: row for row in exit_curve(model, probes, PROMPTS[:2], PLAN, Cascading())}
+    assert rows["chance, as often as scale 0.8"]["changed"] == rows["V6.1, scale 0.8"]["changed"] > 0
+    assert rows["V6.1, scale 0.05"]["changed"] == 0
+    assert rows["2 of 3 layers"]["forwards"] == 1
+
+
+def test_windows_do_not_overlap_and_short_documents_have_none() -> None:
+    from diffulex_edge.text.corpus import Document
+
+    class Letters:
+        def encode(self, text: str) -> list[int]:
+            return [ord(c) for c in text]
+
+    words: Any = Letters()
+    texts = ExitTexts(prompts=3, prompt_tokens=2, exit_tokens=3)
+    documents = [Document(text=t, source="", script="latin") for t in ("abcd", "abcdefghijk", "lmnopqrstuv")]
+    assert ["".join(map(chr, p)) for p in texts.windows(documents, words)] == ["ab", "fg", "lm"]
+    with pytest.raises(UsageError, match="5 tokens"):
+        texts.windows(documents[:1], words)

@@ -1,0 +1,138 @@
+"""The four stages of fitting SEDAC to a model, each from files to files in one folder: what the verb `sedac` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from diffulex_edge.errors import UsageError
+from diffulex_edge.files import read_sealed_json, sha256_file, write_sealed_json
+from diffulex_edge.model.soft_exit import importance
+from diffulex_edge.runtime.exit_file import (
+    Cascading,
+    promise,
+    read_exits,
+    read_probes,
+    weights_digest,
+    write_exits,
+)
+from diffulex_edge.runtime.plan import Plan
+from diffulex_edge.text.corpus import Document
+from diffulex_edge.text.tokenizer import Tokenizer
+from diffulex_edge.tuning.exit_curve import exit_curve
+from diffulex_edge.tuning.exits import Promise, calibrate_exits
+from diffulex_edge.tuning.risk import Judged, train_probes
+from diffulex_edge.tuning.states import States, collect, read_states, write_states
+
+STATES, COLLECTED = "states.safetensors", "collected.json"
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitTexts:
+    """Which texts are continued."""
+
+    prompts: int = 200  # windows of the documents that are continued, at most
+    prompt_tokens: int = 64  # of each window, given
+    exit_tokens: int = 64  # written behind it
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "prompt_tokens", "exit_tokens"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
+
+    def windows(self, documents: Iterable[Document], tokenizer: Tokenizer) -> list[list[int]]:
+        """Prompts of exactly `prompt_tokens`: document by document, none overlapping what is written behind another."""
+        found = list(islice(self._all(documents, tokenizer), self.prompts))
+        if not found:
+            raise UsageError(f"no document has {self.prompt_tokens + self.exit_tokens} tokens")
+        return found
+
+    def _all(self, documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[list[int]]:
+        stride = self.prompt_tokens + self.exit_tokens
+        for document in documents:
+            ids = tokenizer.encode(document.text)
+            for start in range(0, len(ids) - stride + 1, stride):
+                yield ids[start : start + self.prompt_tokens]
+
+
+def collect_into(folder: Path, denoiser: Any, prompts: Sequence[list[int]], plan: Plan, advance: Advance) -> Any:
+    """States of the model's own decoding, and the order of its channels by how much they add on the way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    seen: list[States] = []
+    layers = range(min(1, denoiser.spec.n_layers - 2), denoiser.spec.n_layers - 1)
+    weights = importance(denoiser.layers, lambda: seen.append(collect(denoiser, prompts, plan, layers, advance)))
+    orders = [weight.argsort(descending=True, stable=True) for weight in weights]
+    write_states(folder / STATES, seen[0], orders)
+    facts = {
+        "model": weights_digest(denoiser),
+        "states": sha256_file(folder / STATES),
+        "prompts": len(prompts),
+        "tokens": len(seen[0].t),
+        "layers": list(layers),
+        "steps": plan.steps,
+        "block_size": plan.block_size,
+        "context": plan.context,
+    }
+    write_sealed_json(folder / COLLECTED, facts)
+    return facts
+
+
+def train_in(folder: Path, denoiser: Any) -> dict[str, Any]:
+    """Probes from the states; those that do not beat what is free are left out, and if none does the work ends here."""
+    facts = read_sealed_json(folder / COLLECTED)
+    if facts["states"] != sha256_file(folder / STATES):
+        raise UsageError(f"{folder / STATES} is not what {COLLECTED} tells of: collect again")
+    if facts["model"] != weights_digest(denoiser):
+        raise UsageError(f"{folder} was collected from other weights than the model's")
+    states, orders = read_states(folder / STATES)
+    judged = train_probes(states)
+    admitted = {one.layer: one.probe for one in judged if one.admitted}
+    rows = [_row(one) for one in judged]
+    if not admitted:
+        raise UsageError("no probe ranks tokens better than the model's own probabilities: exits would gain nothing")
+    collected = {name: facts[name] for name in ("prompts", "tokens", "steps", "block_size", "context")}
+    write_exits(folder, denoiser, admitted, orders, {"layers": rows, "collected": collected})
+    return {"layers": rows}
+
+
+def _row(one: Judged) -> dict[str, Any]:
+    return {
+        "layer": one.layer,
+        "changed": one.changed,
+        "auroc": one.auroc,
+        "best_free": one.best_free,
+        "free": one.free,
+        "admitted": one.admitted,
+    }
+
+
+def calibrate_in(
+    folder: Path,
+    denoiser: Any,
+    prompts: Sequence[list[int]],
+    plan: Plan,
+    wanted: Promise,
+    cascade: Cascading,
+    advance: Advance,
+) -> dict[str, Any]:
+    """Learn then Test on prompts that no probe learned from; what was found is written into the folder."""
+    wanted.check(len(prompts))
+    found = calibrate_exits(denoiser, read_probes(folder, denoiser), prompts, plan, wanted, cascade, advance)
+    promise(folder, found, cascade)
+    return found
+
+
+def report_of(
+    folder: Path, denoiser: Any, prompts: Sequence[list[int]], plan: Plan, advance: Advance
+) -> dict[str, Any]:
+    """What the folder holds; and, where prompts are given, speed against change, measured here and now."""
+    facts = read_exits(folder)
+    if not prompts:
+        return facts
+    cascade = Cascading(**facts["cascade"])
+    curve = exit_curve(denoiser, read_probes(folder, denoiser), prompts, plan, cascade, advance)
+    return {**facts, "curve": curve}
