@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from diffulex_edge.errors import BackendUnavailable, UsageError
@@ -193,6 +193,25 @@ def sedac_tables(result: Mapping[str, Any]) -> list[Table]:
             table.add_row(row["name"], f"{row['speed']:.3f}x", f"{row['changed']:.4f}", f"{row['forwards']:.3f}")
         found.append(table)
     return found
+
+
+def sedac_bench_table(result: Mapping[str, Any]) -> Group:
+    """The cascade by kernel with the dearest's share of a step, and feed-forwards of fewer channels over whole ones."""
+    kernels = list(result["cascade"][0]["us"]) if result["cascade"] else []
+    title = f"A cascade of three checkpoints; a step of {result['step_tokens']} tokens: {result['step_us']:.0f} us"
+    cascade = _table(title, "tokens", *(f"{name}, us" for name in kernels), "NumPy, of a step")
+    for row in result["cascade"]:
+        share = f"{row['us']['NumPy'] / result['step_us']:.2%}"
+        cascade.add_row(str(row["tokens"]), *(f"{row['us'][name]:.1f}" for name in kernels), share)
+    ways = list(result["feed_forward"][0]["of_whole"]) if result["feed_forward"] else []
+    title = f"A feed-forward in {result['number_type']}, weights cold, over the whole one"
+    table = _table(title, "width x channels", "tokens", "whole, ms", *ways)
+    for row in result["feed_forward"]:
+        times = (f"{row['of_whole'][way]:.2f}x" for way in ways)
+        table.add_row(f"{row['width']}x{row['channels']}", str(row["tokens"]), f"{row['whole_ms']:.3f}", *times)
+    where = result["environment"]
+    table.caption = f"{where['cpu']}, {where['threads']} threads, load {where['load_average']}"
+    return Group(cascade, table)
 
 
 def training_table(result: Mapping[str, Any]) -> Table:

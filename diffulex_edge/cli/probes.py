@@ -10,8 +10,16 @@ from typing import Any
 from diffulex_edge.bench.agreement import AgreementConfig, agreement
 from diffulex_edge.bench.flops import TrainingBenchConfig
 from diffulex_edge.bench.recall import RecallConfig, recall
-from diffulex_edge.bench.report import agreement_table, recall_table, runtimes_table, steps_table, training_table
+from diffulex_edge.bench.report import (
+    agreement_table,
+    recall_table,
+    runtimes_table,
+    sedac_bench_table,
+    steps_table,
+    training_table,
+)
 from diffulex_edge.bench.runtimes import RuntimeBenchConfig, benchmark_runtimes
+from diffulex_edge.bench.sedac import SedacBenchConfig, benchmark_sedac
 from diffulex_edge.bench.steps import StepBenchConfig, benchmark_steps
 from diffulex_edge.bench.training import benchmark_recipe
 from diffulex_edge.cli.flags import ModelFlags
@@ -35,6 +43,8 @@ class Probes:
     denoising: StepBenchConfig = StepBenchConfig()
     runtimes: bool = False  # measure a step and a text in every engine instead: eager, quantised, programs
     engines: RuntimeBenchConfig = RuntimeBenchConfig()
+    sedac: bool = False  # measure SEDAC's controller, and feed-forwards of fewer channels
+    exits: SedacBenchConfig = SedacBenchConfig()
     agreement: bool = False  # compare what thresholds write with what one token a step writes, on --data
     few: AgreementConfig = AgreementConfig()
     recall: bool = False  # train a toy from nothing and see what it recalls through the frozen memory, in minutes
@@ -48,6 +58,8 @@ class Probes:
             return steps_table, benchmark_steps(model.open()[0], self.denoising)
         if self.runtimes:
             return runtimes_table, benchmark_runtimes(model.open()[0], self.engines)
+        if self.sedac:
+            return sedac_bench_table, benchmark_sedac(model.open()[0], self.exits)
         if self.agreement:
             return agreement_table, self._agreement(model, data)
         if self.recall:
