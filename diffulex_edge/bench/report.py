@@ -211,7 +211,11 @@ def sedac_bench_table(result: Mapping[str, Any]) -> Group:
         table.add_row(f"{row['width']}x{row['channels']}", str(row["tokens"]), f"{row['whole_ms']:.3f}", *times)
     where = result["environment"]
     table.caption = f"{where['cpu']}, {where['threads']} threads, load {where['load_average']}"
-    return Group(cascade, table)
+    rules = list(result["noise"][0]["hard_exits"])
+    noise = _table("Hard tokens that exit where half of the easy ones do, simulated", "correlation of errors", *rules)
+    for row in result["noise"]:
+        noise.add_row(str(row["correlation"]), *(f"{row['hard_exits'][rule]:.4f}" for rule in rules))
+    return Group(cascade, table, noise)
 
 
 def training_table(result: Mapping[str, Any]) -> Table:

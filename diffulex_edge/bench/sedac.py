@@ -19,6 +19,7 @@ from torch import Tensor
 
 from diffulex_edge.bench.environment import environment
 from diffulex_edge.bench.progress import bar
+from diffulex_edge.bench.sedac_noise import noise_resilience
 from diffulex_edge.errors import UsageError
 from diffulex_edge.machine import NUMBER_TYPES
 from diffulex_edge.model.base import NONE
@@ -74,6 +75,7 @@ def benchmark_sedac(denoiser: Any, config: SedacBenchConfig) -> dict[str, Any]:
         "number_type": config.ffn_type,
         "cascade": cascade,
         "feed_forward": feed_forward,
+        "noise": noise_resilience(),
     }
 
 
