@@ -86,7 +86,7 @@ def test_calibration_takes_the_largest_scale_that_passes_and_stops_at_the_first_
 
 
 def test_exits_stay_off_where_nothing_passes() -> None:
-    found = calibrate_exits(toys.eco(), {0: says(1e-5)}, PROMPTS, PLAN, Promise(epsilon=0.2, delta=0.1), Cascading())
+    found = calibrate_exits(toys.eco(), {0: says(1e-6)}, PROMPTS, PLAN, Promise(epsilon=0.2, delta=0.1), Cascading())
     assert found["scale"] is None and found["risk"] is None and len(found["tests"]) == 1
 
 

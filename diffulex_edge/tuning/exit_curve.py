@@ -22,7 +22,7 @@ from diffulex_edge.runtime.step import Step
 from diffulex_edge.sedac.probe import Probe
 from diffulex_edge.tuning.exits import changed, written
 
-CURVE = (0.0125, 0.05, 0.2, 0.8)  # scales of the risk thresholds
+CURVE = (0.001, 0.01, 0.05, 0.2, 0.8)  # scales of the risk thresholds
 SETTLED = (2.0, 4.0, 8.0)  # k of SchED's exponential: early commit by whole steps
 
 

@@ -15,7 +15,7 @@ from diffulex_edge.runtime.sampler import Greedy
 from diffulex_edge.sedac.guarantee import fixed_sequence, hoeffding_bentkus
 from diffulex_edge.sedac.probe import Probe
 
-SCALES = tuple(0.0125 * 2 ** (i / 2) for i in range(13))  # of the risk thresholds, the most careful first; to 0.8
+SCALES = tuple(0.0001 * 2**i for i in range(14))  # of the risk thresholds, the most careful first; to 0.82
 
 
 @dataclass(frozen=True, kw_only=True)
