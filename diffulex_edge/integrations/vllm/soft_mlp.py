@@ -1,6 +1,6 @@
 """A gated feed-forward cut into blocks of channels, of which each token runs its first few.
 
-The channels are sorted by importance offline (sort.py), so that the first blocks are those that matter most. Every block is
+The channels are sorted by importance offline (prepare.py), so that the first blocks are those that matter most. Every block is
 packed once with the matrix kernel that vLLM itself would have taken for the whole; nothing is held twice.
 """
 
