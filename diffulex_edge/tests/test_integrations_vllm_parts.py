@@ -56,7 +56,8 @@ def test_preparing_sorts_and_changes_nothing(tmp_path: Path) -> None:
     old, new = (m.model.layers[1].mlp.down_proj.weight for m in (before, after))
     assert not torch.equal(old, new)
     weights, _ = prepare_module.look(
-        Preparation(model=tmp_path / "sorted", output=tmp_path, texts=texts, layers=(0, 2)), texts.read_text().splitlines()
+        Preparation(model=tmp_path / "sorted", output=tmp_path, texts=texts, layers=(0, 2)),
+        texts.read_text().splitlines(),
     )
     assert all((w.diff() <= 1e-9 * w[:-1]).all() for w in weights.values()), "the sorted model's channels are in order"
     assert set(read_probes(tmp_path / "sorted", "sedac/probes.safetensors", (0, 2), 64)) == {0, 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,14 @@ def open_llm(folder: Path, sedac: Mapping[str, Any] | None = None, **settings: A
     """vLLM's LLM over a folder: stock, or with SEDAC where its section is given."""
     from vllm import LLM
 
+    gc.collect()  # an engine that dies later would take what all engines of a process share with it
     family = json.loads((folder / "config.json").read_text())["model_type"]
     overrides = {} if sedac is None else {"architectures": [ARCHITECTURES[family]], "sedac": dict(sedac)}
-    said = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "kv_cache_memory_bytes": 64 << 20, **settings}
+    said = {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "max_model_len": 512,
+        "kv_cache_memory_bytes": 64 << 20,
+        **settings,
+    }
     return LLM(str(folder), hf_overrides=overrides, enable_prefix_caching=False, seed=0, **said)

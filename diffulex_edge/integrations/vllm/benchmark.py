@@ -47,14 +47,12 @@ class Benchmark:
     dtype: str = "bfloat16"
     json: Path | None = None  # file to write besides standard output
 
-    def __post_init__(self) -> None:
-        for name in ("n_layers", "blocks", "batch", "tokens", "rounds"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}={getattr(self, name)} must be at least 1")
-
 
 def measure(said: Benchmark) -> dict[str, Any]:
     """Tokens a CPU second of stock vLLM, of the plug-in with nothing skipped, and at each confidence."""
+    for name in ("n_layers", "blocks", "batch", "tokens", "rounds"):
+        if getattr(said, name) < 1:
+            raise UsageError(f"{name}={getattr(said, name)} must be at least 1")
     os.environ.update({**QUIET, **os.environ, **ENVIRONMENT})
     vllm = vllm_module("vllm")
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +60,7 @@ def measure(said: Benchmark) -> dict[str, Any]:
         stock, soft = _open(vllm, folder, said, {}), _open(vllm, folder, said, _overrides(said))
         states = {"stock": (stock, KEEP, 0.0), "keep": (soft, KEEP, 1.0)}
         states |= {f"C={c:g}": (soft, SKIP, c) for c in said.confidences}
-        ran = {name: [] for name in states}  # type: dict[str, list[float]]
+        ran: dict[str, list[float]] = {name: [] for name in states}
         share: dict[str, float] = {}
         for _ in range(said.rounds + 1):  # the first is dropped
             for name, (llm, bias, confidence) in states.items():

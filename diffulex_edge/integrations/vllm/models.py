@@ -124,7 +124,9 @@ def pack(layers: Any) -> None:
 
 REFUSED: Mapping[str, Callable[[Any], bool]] = {
     "another device than the CPU": lambda c: c.device_config.device_type != "cpu",
-    "tensor parallelism: a rank's first channels are not the model's": lambda c: c.parallel_config.tensor_parallel_size > 1,
+    "tensor parallelism: a rank's first channels are not the model's": lambda c: (
+        c.parallel_config.tensor_parallel_size > 1
+    ),
     "pipeline parallelism": lambda c: c.parallel_config.pipeline_parallel_size > 1,
     "quantised weights": lambda c: c.quant_config is not None,
     "LoRA": lambda c: c.lora_config is not None,

@@ -36,7 +36,10 @@ def write_probes(path: Path | str, probes: Mapping[int, Probe], model: Path | st
     """Writes the probes by layer, made out to the model in the folder `model`."""
     tensors = {}
     for layer, (weight, bias) in probes.items():
-        tensors |= {f"layer.{layer}.weight": weight.float().contiguous(), f"layer.{layer}.bias": bias.float().reshape(())}
+        tensors |= {
+            f"layer.{layer}.weight": weight.float().contiguous(),
+            f"layer.{layer}.bias": bias.float().reshape(()),
+        }
     said = {"format": FORMAT, "model": fingerprint(model), "sha256": _digest(tensors)}
     write_atomic(path, save(tensors, said))
 

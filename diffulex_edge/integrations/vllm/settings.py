@@ -40,7 +40,9 @@ class SedacSettings:
     def read(cls, section: Any) -> SedacSettings:
         """From the section as JSON gives it. Raises UsageError, naming the key, on what is missing, unknown or no value."""
         if not isinstance(section, Mapping):
-            raise UsageError(f'the model has no section "{SECTION}": hf_overrides={{"{SECTION}": ...}}, or its config.json')
+            raise UsageError(
+                f'the model has no section "{SECTION}": hf_overrides={{"{SECTION}": ...}}, or its config.json'
+            )
         said = dict(_known(cls, section, SECTION))
         checkpoints = said.pop("checkpoints", None)
         if not isinstance(checkpoints, list) or not checkpoints:
@@ -65,7 +67,9 @@ class SedacSettings:
         if last > n_layers - 2:
             raise UsageError(f"{SECTION}: layer_idx={last} must be before the last of the model's {n_layers} layers")
         if n_channels % self.blocks:
-            raise UsageError(f"{SECTION}: blocks={self.blocks} does not divide the {n_channels} channels of a feed-forward")
+            raise UsageError(
+                f"{SECTION}: blocks={self.blocks} does not divide the {n_channels} channels of a feed-forward"
+            )
 
 
 def _known(kind: type, said: Any, where: str) -> dict[str, Any]:

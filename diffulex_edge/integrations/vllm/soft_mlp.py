@@ -42,7 +42,9 @@ class SoftMLP(nn.Module):
     def run(self, x: Tensor, blocks: Tensor) -> Tensor:
         """What `forward` does, outside of any graph: how many blocks run depends on the numbers in `blocks`."""
         if not self.down:
-            raise UsageError("SEDAC packs its weights while vLLM loads them: load_format='dummy' and the like load none")
+            raise UsageError(
+                "SEDAC packs its weights while vLLM loads them: load_format='dummy' and the like load none"
+            )
         fewest, most = (int(n) for n in blocks.aminmax())
         self.offered += self.n_blocks * len(blocks)
         if fewest == most:
