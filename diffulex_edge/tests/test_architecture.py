@@ -159,7 +159,7 @@ def test_top_level_help_loads_no_heavy_package() -> None:
 
 def test_optional_packages_load_with_no_room() -> None:
     """Every module of the package imports without the extras' packages."""
-    bridges = ("lm_eval", "sacrebleu", "matplotlib", "executorch", "torchao", "ray")
+    bridges = ("lm_eval", "sacrebleu", "matplotlib", "executorch", "torchao", "ray", "vllm")
     optional = ("datasets", "huggingface_hub", "pyarrow", *bridges)
     names = [n.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for n in package_sources()]
     block = f"import sys; sys.modules.update(dict.fromkeys({optional!r}))"
