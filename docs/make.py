@@ -1,4 +1,4 @@
-"""Writes what documents repeat: docs/cli.md of `--help`, docs/results.md of docs/results/, ARCHITECTURE.md's tree."""
+"""Writes what documents repeat: docs/cli.md of `--help`, pages of docs/results/, ARCHITECTURE.md's tree."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from diffulex_edge.backends.base import here
 from diffulex_edge.cli.aliases import ALGORITHMS, ALIASES
 from diffulex_edge.cli.main import main
 from diffulex_edge.cli.verbs import VERBS, usage
+from diffulex_edge.files import read_json
 from diffulex_edge.quant import SCHEMES
 from diffulex_edge.suite.jobs import Results
 from diffulex_edge.suite.page import page as results_page
 from diffulex_edge.suite.plots import draw
+from diffulex_edge.suite.sedac_page import sedac_page
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI_HEAD = """# Command line
@@ -128,6 +130,8 @@ def write() -> None:
     rows = Results(ROOT / "docs/results").read()
     (ROOT / "docs/results.md").write_text(results_page(rows), encoding="utf-8")
     draw(rows, ROOT / "docs/results")
+    sedac = [read_json(ROOT / f"docs/results/sedac/{name}.json") for name in ("bench", "report")]
+    (ROOT / "docs/sedac.md").write_text(sedac_page(*sedac), encoding="utf-8")
     target = ROOT / "ARCHITECTURE.md"
     page = target.read_text(encoding="utf-8")
     before, after = page.split(BEGIN)[0], page.split(END)[1]
