@@ -124,6 +124,6 @@ $(VLLM_USE): | pyproject.toml
 	touch $@
 
 $(EXPORT): | $(DEV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,eval,export,native]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,eval,export,openvino,native]'
 	rm -f $(VENV)/export-*
 	touch $@

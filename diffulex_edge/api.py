@@ -13,6 +13,7 @@ from diffulex_edge.model.base import Denoiser
 from diffulex_edge.model.checkpoint import find, read_config, read_model
 from diffulex_edge.model.folder import is_published, load_published
 from diffulex_edge.quant.folder import is_quantized_folder, read_quantized
+from diffulex_edge.runtime.openvino_program import is_openvino_folder
 from diffulex_edge.runtime.pte import PteDenoiser
 from diffulex_edge.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -23,14 +24,14 @@ def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = N
     """Gives the denoiser and its tokenizer, both verified.
 
     path_or_name: a run folder (its newest intact checkpoint), RUN/latest.pt (the same), a checkpoint folder, what
-        `quantize` wrote, a folder that LLaDA, Dream, SDAR or Fast-dLLM v2 is published in, a .pte that `export` wrote
-        (which runs in as many threads as PyTorch has by then), the name of the shipped model, or OWNER/NAME of a pulled
-        one.
+        `quantize` wrote, a folder that LLaDA, Dream, SDAR or Fast-dLLM v2 is published in, a .pte or a folder of
+        OpenVINO's that `export` wrote (which run in as many threads as PyTorch has by then), the name of the shipped
+        model, or OWNER/NAME of a pulled one.
     tokenizer: a file or folder to use instead of the one beside the weights; it must have the same vocabulary.
     Raises ArtefactError, naming the file, where something is missing, corrupt, or does not belong to the rest.
     """
-    if Path(path_or_name).suffix == ".pte":
-        return _program(locate(path_or_name), tokenizer)
+    if Path(path_or_name).suffix == ".pte" or is_openvino_folder(Path(path_or_name)):
+        return _program(Path(path_or_name), tokenizer)
     folder = source_of(path_or_name)
     if is_published(folder):
         return _published(folder, Path(tokenizer) if tokenizer is not None else folder)
@@ -51,7 +52,8 @@ def _program(path: Path, tokenizer: str | Path | None) -> tuple[Denoiser, Tokeni
     about = model.description.get("tokenizer")
     if about is None and tokenizer is None:
         raise ArtefactError(f"{path}: its description names no tokenizer; say which: tokenizer=FILE")
-    source = Path(tokenizer) if tokenizer is not None else path.with_name(Path(about["file"]).name)  # type: ignore[index]
+    home = path if path.is_dir() else path.parent
+    source = Path(tokenizer) if tokenizer is not None else home / Path(about["file"]).name  # type: ignore[index]
     words = load_tokenizer(source)
     if about is not None and words.fingerprint != about["fingerprint"]:
         raise ArtefactError(f"{source}: not the vocabulary that {path} was made with")

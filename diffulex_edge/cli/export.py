@@ -1,4 +1,4 @@
-"""`export`: a model becomes a program that ExecuTorch runs; the work is in export/."""
+"""`export`: a model becomes a program that ExecuTorch or OpenVINO runs; the work is in export/."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from diffulex_edge.api import SHIPPED, load, source_of
 from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.export import ExportConfig, ExportResult
 from diffulex_edge.export.bundle import as_json, export_bundle
+from diffulex_edge.export.openvino_ir import IR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Flags:
     """Writes a program, what is in it (OUTPUT.json), and its tokenizer beside them; takes a minute or more."""
 
     ckpt: str = SHIPPED  # a run or checkpoint folder, the shipped model's name, or OWNER/NAME of a pulled one
-    output: Path = Path("exported/model.pte")
+    output: Path | None = None  # None: exported/model.pte; of openvino_ir, a folder, exported/openvino
     shape: ExportConfig = ExportConfig()
     tokenizer: Path | None = None  # a tokenizer to use instead of the one beside the weights; of the same vocabulary
     json: str | None = None  # write the result as JSON to this path; - for standard output
@@ -31,7 +32,8 @@ def run(flags: Flags) -> dict[str, Any]:
     with out.status("tracing and lowering"):
         denoiser, _ = load(flags.ckpt, tokenizer=flags.tokenizer)
         source = flags.tokenizer or source_of(flags.ckpt)
-        result = export_bundle(denoiser, source, flags.output, flags.shape)
+        output = flags.output or Path("exported") / ("openvino" if flags.shape.backend == IR else "model.pte")
+        result = export_bundle(denoiser, source, output, flags.shape)
     out.print(_table(result))
     out.print(f"{result.path}: {result.size_bytes / 1e6:.1f} MB. Try it: diffulex-edge sample --pte {result.path}")
     return as_json(result)

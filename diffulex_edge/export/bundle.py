@@ -10,6 +10,7 @@ from typing import Any
 from diffulex_edge.errors import UsageError
 from diffulex_edge.export.config import ExportConfig, ExportResult
 from diffulex_edge.export.exporter import export
+from diffulex_edge.export.openvino_ir import IR
 from diffulex_edge.files import sha256_file
 from diffulex_edge.runtime.text import wordless
 from diffulex_edge.text.tokenizer import load_tokenizer, tokenizer_files
@@ -21,15 +22,16 @@ def export_bundle(model: Any, tokenizer: Path, output: Path, config: ExportConfi
     tokenizer: a file, or a folder that holds one. Raises UsageError where another tokenizer lies beside `output`.
     """
     sources = tokenizer_files(tokenizer)
-    targets = [output.with_name(source.name) for source in sources]
-    for source, target in zip(sources, targets, strict=True):
+    alone = config.backend == IR  # in a folder of its own, tokenizer and all
+    pairs = [] if alone else [(source, output.with_name(source.name)) for source in sources]
+    for source, target in pairs:
         if target.exists() and sha256_file(target) != sha256_file(source):
             raise UsageError(f"{target}: another tokenizer lies beside {output.name}; choose another folder")
     output.parent.mkdir(parents=True, exist_ok=True)
     words = load_tokenizer(sources[0])
     about = {"tokenizer": {"file": sources[0].name, "fingerprint": words.fingerprint}}
-    result = export(model, output, config, about, wordless(model.spec, words))
-    for source, target in zip(sources, targets, strict=True):
+    result = export(model, output, config, about, wordless(model.spec, words), beside=sources if alone else ())
+    for source, target in pairs:
         if not target.exists():
             shutil.copyfile(source, target)
     return result

@@ -25,6 +25,7 @@ from diffulex_edge.export.config import SUFFIX, ExportConfig, ExportResult
 from diffulex_edge.export.delegation import check, outside
 from diffulex_edge.export.dialect import FRIENDLY, NATIVE, Dialect
 from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method
+from diffulex_edge.export.openvino_ir import IR, export_ir
 from diffulex_edge.export.rounding import rounded
 from diffulex_edge.files import write_atomic, write_sealed_json
 from diffulex_edge.quant import SCHEMES, find_scheme
@@ -32,6 +33,7 @@ from diffulex_edge.quant.quantizer import quantize
 
 FORMAT = "diffulex-edge-program/1"
 BLOCK = 32  # tokens
+RUNTIMES = {**dict.fromkeys(BACKENDS, "executorch"), IR: "openvino"}  # backend -> the package that runs its programs
 
 
 def export_model(
@@ -77,10 +79,18 @@ def export(
     about: Mapping[str, Any],
     banned: Sequence[int] = (),
     calibration: Sequence[Sequence[int]] = (),
+    beside: Sequence[Path] = (),
 ) -> ExportResult:
-    """`export_model` with its shapes as one value. banned: ids that a step never shows, beside the mask."""
+    """`export_model` with its shapes as one value. banned: ids that a step never shows, beside the mask.
+
+    beside: files that go along where the output is a folder.
+    """
+    if config.backend == IR:
+        graph = make_graph(NATIVE.write(model), config, banned)
+        methods = list(graph.methods(config.depths))
+        return export_ir(graph, methods, path, config, describe(graph, methods, config, about), beside)
     if config.backend not in BACKENDS:
-        raise UsageError(f"backend {config.backend!r} is not one of {', '.join(BACKENDS)}")
+        raise UsageError(f"backend {config.backend!r} is not one of {', '.join((*BACKENDS, IR))}")
     backend = BACKENDS[config.backend]
     backend.available().need()
     dialect = FRIENDLY if backend.friendly else NATIVE
@@ -129,7 +139,7 @@ def quantized(model: Any, name: str, backend: Backend) -> Any:
 
 def make_graph(model: Any, config: ExportConfig, banned: Sequence[int] = ()) -> Graph:
     """The model with the context that is asked for, or the first that can be exported."""
-    takes = BACKENDS[config.backend].contexts
+    takes = tuple(_GRAPHS) if config.backend == IR else BACKENDS[config.backend].contexts
     kinds = [kind for kind in model.spec.contexts if kind in _GRAPHS]
     kind = config.context or next(iter(kinds), "")
     if kind not in kinds:
@@ -217,7 +227,7 @@ def describe(graph: Graph, methods: list[Method], config: ExportConfig, about: M
             each.name: {"inputs": [asdict(p) for p in each.inputs], "outputs": [asdict(p) for p in each.outputs]}
             for each in methods
         },
-        "versions": {name: version(name) for name in ("torch", "executorch")},
+        "versions": {name: version(name) for name in ("torch", RUNTIMES[config.backend])},
         **about,
     }
 

@@ -42,6 +42,7 @@ class Method:
     function: Callable[..., Any]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    keeps: bool = False  # whether what it writes to the buffers is read later
 
 
 class Graph(Protocol):
@@ -93,7 +94,7 @@ class BlockGraph(nn.Module):
         for depth in (None, *depths):
             name = "denoise" if depth is None else f"denoise_{depth}"
             yield Method(name, partial(self.denoise, depth=depth), asks, seen)
-        yield Method("commit", self.commit, (self.block, START), self.committed())
+        yield Method("commit", self.commit, (self.block, START), self.committed(), keeps=True)
         logits = Port("logits", "float32", (1, self.block_size, self.denoiser.spec.vocab_size))
         yield Method("logits", self.look, (self.block, START, *time), (logits,))
 
@@ -217,10 +218,9 @@ class CanvasGraph(nn.Module):
         for name, warm in (("look", False), ("denoise", True)):
             for depth in (None, *(depths if warm else ())):
                 function = partial(self.reveal, warm=warm, depth=depth)
-                yield Method(
-                    name if depth is None else f"{name}_{depth}", function, (*where, ASKED, COUNT, THRESHOLD), seen
-                )
-        yield Method("logits", partial(self.logits, warm=False), where, (logits,))
+                called = name if depth is None else f"{name}_{depth}"
+                yield Method(called, function, (*where, ASKED, COUNT, THRESHOLD), seen, keeps=not warm)
+        yield Method("logits", partial(self.logits, warm=False), where, (logits,), keeps=True)
         yield Method("logits_cached", partial(self.logits, warm=True), where, (logits,))
 
     def logits(self, canvas: Tensor, start: Tensor, stop: Tensor, *, warm: bool, depth: int | None = None) -> Tensor:

@@ -38,7 +38,7 @@ class Program:
         self._program = _load(self.path, threads)
         self._methods: dict[str, Any] = {}
         if not described:
-            self.description = _checked(json.loads(self.call("description")[0]), self.path)
+            self.description = checked(json.loads(self.call("description")[0]), self.path)
         there = {self._program.get_method_name(i) for i in range(self._program.num_methods())}
         missing = sorted(set(self.description["methods"]) - there)
         if missing:
@@ -62,7 +62,7 @@ class Program:
 def read_description(path: Path) -> dict[str, Any]:
     """The description beside a program, after both were checked: its seal, and the program's size and digest by it."""
     beside = path.with_name(path.name + SUFFIX)
-    description = _checked(read_sealed_json(beside), beside)
+    description = checked(read_sealed_json(beside), beside)
     program = description.get("program")
     if not isinstance(program, dict) or not {"sha256", "size_bytes"} <= set(program):
         raise ArtefactError(f"{beside}: says nothing of the program's size and sha256")
@@ -75,7 +75,7 @@ def read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-def _checked(description: Any, source: Path) -> dict[str, Any]:
+def checked(description: Any, source: Path) -> dict[str, Any]:
     if not isinstance(description, dict) or description.get("format") not in FORMATS:
         told = description.get("format") if isinstance(description, dict) else description
         raise ArtefactError(f"{source}: format {told!r} is not one of {', '.join(FORMATS)}")
@@ -127,7 +127,7 @@ def _try_in_child(path: Path) -> None:
 def trial(path: str) -> None:
     """What the child process does."""
     program = _load(Path(path), None)
-    description = _checked(json.loads(program.load_method("description")([])[0]), Path(path))
+    description = checked(json.loads(program.load_method("description")([])[0]), Path(path))
     for name, method in description["methods"].items():
         inputs = [torch.zeros(port["shape"], dtype=getattr(torch, port["dtype"])) for port in method["inputs"]]
         program.load_method(name)(inputs)

@@ -1,6 +1,6 @@
-"""An exported program as a Denoiser: the same contract, with the arithmetic inside ExecuTorch. One text at a time.
+"""An exported program as a Denoiser: the same contract, the arithmetic in ExecuTorch or OpenVINO. One text at a time.
 
-It keeps what it remembers in the program's own buffers, so there is one text, and its newest context is the one to go
+What it remembers is in the program's own buffers, so there is one text, and its newest context is the one to go
 on from; an older one is refused.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Context, DenoiserSpec, Exit, StepLike
 from diffulex_edge.model.kv_cache import Opening
+from diffulex_edge.runtime.openvino_program import OpenvinoProgram, is_openvino_folder
 from diffulex_edge.runtime.program import Program
 
 
@@ -68,14 +69,15 @@ class PteCanvas:
 
 
 class PteDenoiser:
-    """A Denoiser over a .pte that `export_model` made."""
+    """A Denoiser over a .pte, or a folder of OpenVINO's files, that `export_model` made."""
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        """threads: of ExecuTorch's operators; None: as it chooses.
+        """threads: of the runtime's operators; None: as it chooses.
 
-        Raises ArtefactError where the file is damaged or not one of ours, BackendUnavailable without executorch.
+        Raises ArtefactError where a file is damaged or not one of ours, BackendUnavailable without its runtime.
         """
-        self.program = Program(path, threads=threads)
+        opened = OpenvinoProgram if is_openvino_folder(Path(path)) else Program
+        self.program: OpenvinoProgram | Program = opened(path, threads=threads)
         self.description = self.program.description
         self.block_size: int = self.description["block_size"]  # tokens
         self.kinds: dict[str, Any] = _KINDS[self.description["context"]]

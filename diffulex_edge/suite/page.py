@@ -61,7 +61,10 @@ def _models(results: Rows) -> str:
     if not lines:
         return ""
     head = ("model", "parameters", "tokens", "seeds", "bits a character", *scripts)
-    about = "Held-out documents in windows of 256 tokens: a bound for the denoisers, exact for the causal Transformer."
+    about = (
+        "Held-out documents in windows of 256 tokens: a bound for the denoisers, exact for the causal Transformer."
+        " `eco-mM` has M memory slots and saw a third of the tokens."
+    )
     return f"## Models of one size, trained on the same tokens\n\n{about}\n\n{_table(head, lines)}\n"
 
 

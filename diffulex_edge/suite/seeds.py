@@ -16,7 +16,7 @@ from diffulex_edge.train.recipe import RECIPES
 
 SEEDS = (0, 1, 2)
 FAMILIES = {"eco": "primary", "transformer": "backup", "causal": "causal"}
-SLOTS = (8, 32)  # beside the recipe's own
+SLOTS, SLOTS_SHARE = (16, 8, 32), 3  # trained for a third of the steps, and compared among themselves
 LENGTH, RIVALS = "length-", "rivals-"  # rows of EcoHybrid's own modes at a length, and of it beside other models
 LENGTHS = (256, 512, 1024, 2048, 4096)
 ECO, TRANSFORMER, CAUSAL = "eco-s0", "transformer-s0", "causal-s0"
@@ -36,7 +36,8 @@ def trainings(config: SuiteConfig) -> list[Training]:
     found = [
         Training(f"{name}-s{seed}", recipe, steps, model, seed) for seed in SEEDS for name, model in FAMILIES.items()
     ]
-    return found + [Training(f"eco-m{m}-s0", recipe, steps, changes={"memory_slots": m}) for m in SLOTS]
+    short = max(1, steps // SLOTS_SHARE)
+    return found + [Training(f"eco-m{m}-s0", recipe, short, changes={"memory_slots": m}) for m in SLOTS]
 
 
 def comparisons(config: SuiteConfig) -> list[Comparison]:
@@ -52,7 +53,7 @@ def comparisons(config: SuiteConfig) -> list[Comparison]:
             _eco("no confidence_stop"),
             *(_eco(f"confidence_stop {p}", confidence_stop=p) for p in (0.95, 0.98, 0.99)),
         ),
-        "slots": (_eco("16 slots"), *(Entrant(title=f"{m} slots", model=f"eco-m{m}-s0") for m in SLOTS)),
+        "slots": tuple(Entrant(title=f"{m} slots", model=f"eco-m{m}-s0") for m in SLOTS),
     }
     found = [Comparison(name=name, entrants=sides, rounds=config.suite_rounds) for name, sides in rows.items()]
     found += [

@@ -31,11 +31,12 @@ def model(name: str) -> Any:
 
 
 @cache
-def program(name: str, quantization: str | None = None, depths: tuple[int, ...] = ()) -> ExportResult:
-    path = Path(_keep.name) / f"{name}-{quantization}-{len(depths)}.pte"
-    return export_model(
-        model(name), output_path=path, quantization=quantization, block_size=BLOCK, max_length=4 * BLOCK, depths=depths
-    )
+def program(
+    name: str, quantization: str | None = None, depths: tuple[int, ...] = (), backend: str = "xnnpack"
+) -> ExportResult:
+    path = Path(_keep.name) / f"{name}-{quantization}-{len(depths)}-{backend}.pte"
+    shapes: dict[str, Any] = {"block_size": BLOCK, "max_length": 4 * BLOCK, "depths": depths}
+    return export_model(model(name), output_path=path, backend=backend, quantization=quantization, **shapes)
 
 
 def text(denoiser: Denoiser, seed: int = 0) -> Tensor:

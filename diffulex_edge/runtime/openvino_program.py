@@ -1,0 +1,75 @@
+"""OpenVINO's own program of a model, a folder that `export --backend openvino_ir` wrote: called by method name.
+
+What `Program` is for a .pte. The memory of the text is kept here, between the calls.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffulex_edge.errors import ArtefactError, BackendUnavailable
+from diffulex_edge.files import read_json
+from diffulex_edge.model import checkpoint
+from diffulex_edge.runtime.program import checked
+
+PROGRAM = "program.json"
+
+
+def is_openvino_folder(path: Path) -> bool:
+    return (path / PROGRAM).is_file()
+
+
+class OpenvinoProgram:
+    """An open program: one text at a time, in one thread of the caller's."""
+
+    def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
+        """threads: of the operators; None: one a core.
+
+        Raises ArtefactError where a file is damaged or missing, BackendUnavailable without openvino.
+        """
+        self.path = Path(folder)
+        files = checkpoint.verify(self.path)
+        self.description = checked(read_json(self.path / PROGRAM), self.path / PROGRAM)
+        for name in self.description["methods"]:
+            if not {f"{name}.xml", f"{name}.bin"} <= set(files):
+                raise ArtefactError(f"{self.path}: the method {name!r}, which its description names, is not there")
+        self._core, self._threads = _core(), threads
+        self._methods: dict[str, Any] = {}
+        ports = self.description["memory"]
+        self._memory = [torch.zeros(port["shape"], dtype=getattr(torch, port["dtype"])) for port in ports]
+
+    def call(self, name: str, *inputs: Tensor) -> list[Any]:
+        """What a method gives for its inputs."""
+        if name not in self._methods:
+            self._methods[name] = self._open(name)
+        request = self._methods[name]
+        given = [value.numpy() for value in (*inputs, *self._memory)]
+        found = [torch.from_numpy(value) for value in request.infer(given, share_inputs=True).to_tuple()]
+        outputs = len(self.description["methods"][name]["outputs"])
+        if name in self.description["keeps"]:
+            self._memory = found[outputs:]
+        return found[:outputs]
+
+    def _open(self, name: str) -> Any:
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if self.description["quantization"] == "bf16" else "f32",
+        }
+        if self._threads is not None:
+            options["INFERENCE_NUM_THREADS"] = self._threads
+        try:
+            return self._core.compile_model(self.path / f"{name}.xml", "CPU", options).create_infer_request()
+        except RuntimeError as error:
+            raise ArtefactError(f"{self.path / name}.xml: OpenVINO cannot open it ({error})") from None
+
+
+def _core() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise BackendUnavailable("this program needs openvino: pip install 'diffulex-edge[openvino]'") from None
+    return openvino.Core()
