@@ -32,6 +32,8 @@ BACKENDS_HEAD = """# Backends
 
 Written by `make docs` from the backends themselves, where ExecuTorch is installed (`make test-export`); `diffulex-edge
 doctor` says the last column of your machine. A program says in its description what it was made for.
+`openvino_ir`, beside these, writes OpenVINO's own files for laptops, without ExecuTorch: all models, in fp32, bf16 or
+`weight_only_int8`, equal to the eager model to 1e-4 in fp32 (`pip install 'diffulex-edge[openvino]'`).
 """
 MODELS = {"memory": "EcoHybrid", "kv": "SDAR, Fast-dLLM v2, the backup Transformer", "canvas": "LLaDA, Dream"}
 LONGEST = 100  # characters said of a file
