@@ -29,6 +29,7 @@ from diffulex_edge.bench.steps import weight_bytes
 from diffulex_edge.errors import BackendUnavailable, UsageError
 from diffulex_edge.export.config import ExportConfig
 from diffulex_edge.export.exporter import export
+from diffulex_edge.export.openvino_ir import IR
 from diffulex_edge.machine import NUMBER_TYPES, bandwidth, gemm_rate, int8_rate
 from diffulex_edge.model.base import Context, Denoiser, DenoiserSpec
 from diffulex_edge.model.compiled import compiled
@@ -63,11 +64,11 @@ class Place:
     length: int  # tokens of the block, and of the text
     folder: Path  # for programs
 
-    def program(self, model: Any, scheme: str | None) -> PteDenoiser:
-        path = self.folder / f"{scheme}-{self.length}.pte"
+    def program(self, model: Any, scheme: str | None, backend: str) -> PteDenoiser:
+        path = self.folder / f"{backend}-{scheme}-{self.length}.pte"
         if not path.exists():
-            shape = ExportConfig(quantization=scheme, context=self.kind, block_size=self.length, max_length=self.length)
-            export(model, path, shape, {})
+            size: dict[str, Any] = {"block_size": self.length, "max_length": self.length}
+            export(model, path, ExportConfig(backend=backend, quantization=scheme, context=self.kind, **size), {})
         return PteDenoiser(path, threads=torch.get_num_threads())
 
 
@@ -79,13 +80,13 @@ def _quantized(name: str) -> Callable[[Any, Place], Denoiser]:
     return lambda model, place: quantize(model, find_scheme(name))
 
 
-def _program(scheme: str | None) -> Callable[[Any, Place], Denoiser]:
-    return lambda model, place: place.program(model, scheme)
+def _program(scheme: str | None, backend: str = "xnnpack") -> Callable[[Any, Place], Denoiser]:
+    return lambda model, place: place.program(model, scheme, backend)
 
 
 def _outside(scheme: str | None) -> Callable[[Any, Place], Denoiser]:
     def make(model: Any, place: Place) -> Denoiser:
-        inner = place.program(model, scheme)
+        inner = place.program(model, scheme, "xnnpack")
         return OutsideReveal(inner, inner.spec)
 
     return make
@@ -102,6 +103,8 @@ ENGINES: dict[str, Callable[[Any, Place], Denoiser]] = {
     "xnnpack-dynamic_int4": _program("dynamic_int4"),
     "xnnpack-logits": _outside(None),
     "xnnpack-dynamic_int8-logits": _outside("dynamic_int8"),
+    "openvino": _program(None, IR),
+    "openvino-weight_only_int8": _program("weight_only_int8", IR),
 }
 QUICK = (
     "eager",
