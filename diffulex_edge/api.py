@@ -31,7 +31,7 @@ def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = N
     Raises ArtefactError, naming the file, where something is missing, corrupt, or does not belong to the rest.
     """
     if Path(path_or_name).suffix == ".pte" or is_openvino_folder(Path(path_or_name)):
-        return _program(Path(path_or_name), tokenizer)
+        return _program(locate(path_or_name), tokenizer)
     folder = source_of(path_or_name)
     if is_published(folder):
         return _published(folder, Path(tokenizer) if tokenizer is not None else folder)

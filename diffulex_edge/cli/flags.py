@@ -38,9 +38,7 @@ class ModelFlags:
     """Which model, and on what it runs."""
 
     ckpt: str = SHIPPED  # a run or checkpoint folder, the shipped model's name, or OWNER/NAME of a pulled one
-    pte: Path | None = (
-        None  # run this program, a .pte or a folder of openvino_ir, which `export` wrote, in place of --ckpt
-    )
+    pte: Path | None = None  # run this program, a .pte or a folder that `export` wrote, in place of --ckpt
     tokenizer: Path | None = None  # a tokenizer to use instead of the one beside the weights; of the same vocabulary
     model: Literal["primary", "backup"] | None = None  # refuse a checkpoint that is not of this kind
     edge_profile: Literal["phone", "pi", "laptop", "max"] | None = None  # threads, number type, block and steps at once

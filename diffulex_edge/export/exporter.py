@@ -25,7 +25,7 @@ from diffulex_edge.export.config import SUFFIX, ExportConfig, ExportResult
 from diffulex_edge.export.delegation import check, outside
 from diffulex_edge.export.dialect import FRIENDLY, NATIVE, Dialect
 from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method
-from diffulex_edge.export.openvino_ir import IR, export_ir
+from diffulex_edge.export.openvino_ir import IR, check_scheme, export_ir
 from diffulex_edge.export.rounding import rounded
 from diffulex_edge.files import write_atomic, write_sealed_json
 from diffulex_edge.quant import SCHEMES, find_scheme
@@ -86,6 +86,7 @@ def export(
     beside: files that go along where the output is a folder.
     """
     if config.backend == IR:
+        check_scheme(config.quantization)
         graph = make_graph(NATIVE.write(model), config, banned)
         methods = list(graph.methods(config.depths))
         return export_ir(graph, methods, path, config, describe(graph, methods, config, about), beside)

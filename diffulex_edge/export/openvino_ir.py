@@ -28,6 +28,14 @@ from diffulex_edge.runtime.openvino_program import PROGRAM
 IR = "openvino_ir"  # the backend's name
 
 
+def check_scheme(quantization: str | None) -> None:
+    """Raises UsageError for a scheme that is not OpenVINO's, BackendUnavailable where a package is missing."""
+    if quantization not in ROUNDINGS:
+        able = ", ".join(str(name) for name in ROUNDINGS if name)
+        raise UsageError(f"openvino_ir does not compute {quantization}; it takes {able}")
+    native(quantization).need()
+
+
 def export_ir(
     graph: Graph,
     methods: Sequence[Method],
@@ -36,11 +44,7 @@ def export_ir(
     description: Mapping[str, Any],
     beside: Sequence[Path] = (),
 ) -> ExportResult:
-    """Writes the folder whole or not at all. Raises BackendUnavailable, UsageError for a foreign scheme."""
-    if config.quantization not in ROUNDINGS:
-        able = ", ".join(str(name) for name in ROUNDINGS if name)
-        raise UsageError(f"openvino_ir does not compute {config.quantization}; it takes {able}")
-    native(config.quantization).need()
+    """Writes the folder whole or not at all."""
     whole = {
         **description,
         "memory": [asdict(port) for port in memory_ports(graph)],

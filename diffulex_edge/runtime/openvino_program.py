@@ -14,7 +14,7 @@ from torch import Tensor
 from diffulex_edge.errors import ArtefactError, BackendUnavailable
 from diffulex_edge.files import read_json
 from diffulex_edge.model import checkpoint
-from diffulex_edge.runtime.program import checked
+from diffulex_edge.runtime.program import checked, empty
 
 PROGRAM = "program.json"
 
@@ -39,8 +39,7 @@ class OpenvinoProgram:
                 raise ArtefactError(f"{self.path}: the method {name!r}, which its description names, is not there")
         self._core, self._threads = _core(), threads
         self._methods: dict[str, Any] = {}
-        ports = self.description["memory"]
-        self._memory = [torch.zeros(port["shape"], dtype=getattr(torch, port["dtype"])) for port in ports]
+        self._memory = [empty(port) for port in self.description["memory"]]
 
     def call(self, name: str, *inputs: Tensor) -> list[Any]:
         """What a method gives for its inputs."""

@@ -75,7 +75,13 @@ def read_description(path: Path) -> dict[str, Any]:
     return description
 
 
+def empty(port: dict[str, Any]) -> Tensor:
+    """Zeros of the shape and number type that a description gives of an input, an output or a buffer."""
+    return torch.zeros(port["shape"], dtype=getattr(torch, port["dtype"]))
+
+
 def checked(description: Any, source: Path) -> dict[str, Any]:
+    """The description, if it is of a format that is known and says what a program needs; else ArtefactError."""
     if not isinstance(description, dict) or description.get("format") not in FORMATS:
         told = description.get("format") if isinstance(description, dict) else description
         raise ArtefactError(f"{source}: format {told!r} is not one of {', '.join(FORMATS)}")
@@ -129,5 +135,4 @@ def trial(path: str) -> None:
     program = _load(Path(path), None)
     description = checked(json.loads(program.load_method("description")([])[0]), Path(path))
     for name, method in description["methods"].items():
-        inputs = [torch.zeros(port["shape"], dtype=getattr(torch, port["dtype"])) for port in method["inputs"]]
-        program.load_method(name)(inputs)
+        program.load_method(name)([empty(port) for port in method["inputs"]])

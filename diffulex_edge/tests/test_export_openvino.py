@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from diffulex_edge.api import load, source_of
-from diffulex_edge.errors import ArtefactError, UsageError
+from diffulex_edge.backends import base
+from diffulex_edge.errors import ArtefactError, BackendUnavailable, UsageError
 from diffulex_edge.export import ExportConfig, export_model
 from diffulex_edge.export.bundle import export_bundle
 from diffulex_edge.runtime.decode import decode, finish
@@ -79,3 +80,11 @@ def test_a_scheme_that_is_not_openvinos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="openvino_ir does not compute dynamic_int4; it takes bf16, weight_only_int8"):
         export_model(toys.model("eco"), output_path=tmp_path / "x", backend="openvino_ir", quantization="dynamic_int4")
     assert not list(tmp_path.iterdir())
+
+
+def test_without_openvino_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
+    with pytest.raises(
+        BackendUnavailable, match=r"openvino_ir needs openvino: pip install 'diffulex-edge\[openvino\]'"
+    ):
+        export_model(toys.model("eco"), output_path=tmp_path / "x", backend="openvino_ir")
