@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from diffulex_edge.errors import ArtefactError, UsageError
-from diffulex_edge.hub.shelf import pulled
+from diffulex_edge.hub.shelf import home_from_env, pulled
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.model.checkpoint import find, read_config, read_model
 from diffulex_edge.model.folder import is_published, load_published
@@ -73,6 +73,15 @@ def source_of(path_or_name: str | Path) -> Path:
     """The folder that `load` reads: of a run its newest intact checkpoint."""
     place = locate(path_or_name)
     return place if is_published(place) else find(place)
+
+
+def tuned_folder(path_or_name: str | Path) -> Path:
+    """Where `tune` keeps its choice: beside the model, as NAME.tuned; of the shipped one, in this program's home."""
+    place = locate(path_or_name)
+    place = place.parent if place.name == "latest.pt" and not place.exists() else place
+    inside = place.resolve().is_relative_to(Path(str(files("diffulex_edge"))).resolve())
+    parent = home_from_env() / "tuned" if inside else place.absolute().parent
+    return parent / f"{place.absolute().name}.tuned"
 
 
 def locate(path_or_name: str | Path) -> Path:

@@ -16,9 +16,8 @@ from diffulex_edge.api import SHIPPED, load
 from diffulex_edge.backends import BACKENDS
 from diffulex_edge.backends.base import here
 from diffulex_edge.bench.energy import energy_source
-from diffulex_edge.bench.environment import cpu_model
 from diffulex_edge.errors import DiffulexEdgeError
-from diffulex_edge.machine import gemm_rate
+from diffulex_edge.machine import cpu_model, gemm_rate
 from diffulex_edge.sedac.native import core
 
 CPU_FLAGS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import re
 import sys
 import time
@@ -20,15 +21,29 @@ CPU = torch.device("cpu")
 NUMBER_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+def cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_model(proc: Path = PROC) -> str:
+    """The processor's name, as its maker has it where Linux says so."""
+    try:
+        lines = (proc / "cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def set_threads(threads: int | None) -> int:
     """Sets PyTorch's threads: as told, else one a core or one alone, whichever multiplies matrices faster just now.
 
     On a busy machine one alone does: two wait for each other. The measurement takes 0.1 s.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads is None:
-        threads = max((cores, 1), key=_rate_with) if cores > 1 else 1
-    most = max(64, 4 * cores)  # far more and the OpenMP runtime brings the process down
+        threads = max((cores(), 1), key=_rate_with) if cores() > 1 else 1
+    most = max(64, 4 * cores())  # far more and the OpenMP runtime brings the process down
     if not 1 <= threads <= most:
         raise UsageError(f"{threads=} must be from 1 to {most}")
     torch.set_num_threads(threads)

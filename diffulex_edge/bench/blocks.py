@@ -18,6 +18,7 @@ from torch import Tensor
 from diffulex_edge.bench.bounds import Reading, Window, by_shape, stratified_counts
 from diffulex_edge.diffusion.corruption import Corrupted, exact_count
 from diffulex_edge.model.base import NONE, Denoiser
+from diffulex_edge.runtime.pte import PteDenoiser
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def block_bounds(
     tokens = block_tokens(parts, block_size)
     nats = {name: np.zeros((len(parts), n_samples, tokens.shape[1])) for name in modes if name not in missing}
     for (length, _), members in by_shape(parts).items():
-        for chunk in torch.tensor(members).split(max(1, reading.batch_tokens // length)):
+        most = 1 if isinstance(denoiser, PteDenoiser) else max(1, reading.batch_tokens // length)
+        for chunk in torch.tensor(members).split(most):
             x = torch.stack([parts[i].ids for i in chunk])
             other = torch.stack([_another_text(parts, i) for i in chunk.tolist()])
             blocks = x.unflatten(1, (-1, min(block_size, length)))  # (b, K, L)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
-_PROC = Path("/proc")
+from diffulex_edge.machine import cpu_model
 
 
 def environment(dtype: torch.dtype) -> dict[str, Any]:
@@ -33,12 +32,3 @@ def number_type_of(denoiser: object) -> torch.dtype:
     """That of the weights; fp32 where there are none."""
     parameters = denoiser.parameters() if isinstance(denoiser, torch.nn.Module) else iter(())
     return next((parameter.dtype for parameter in parameters), torch.float32)
-
-
-def cpu_model(proc: Path = _PROC) -> str:
-    try:
-        lines = (proc / "cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -38,7 +38,7 @@ class BenchConfig:
     prompts: tuple[str, ...] = ("मैं कल बाज़ार गया था", "mai kal bazaar gaya tha")
     max_new_tokens: int = 128
     steps: int | None = None  # reverse steps a block; None: the model's own
-    block_size: int = 32  # tokens
+    block_size: int | None = None  # tokens; None: the model's own
     suffix_window: int | None = None  # tokens ahead of a block that a canvas reads, and few further on; None: all
     min_decode_layers: int = 0  # layers of the first step; 0: all layers at every step
     equal_tokens_per_step: bool = True  # give longer blocks more steps, so that all modes show as many tokens a step

@@ -12,8 +12,10 @@ from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.parse import console
 from diffulex_edge.cli.probes import Probes
 from diffulex_edge.cli.suite import run_suite, run_verdict
+from diffulex_edge.cli.tuned import Tuned, longest, tuned
 from diffulex_edge.suite.workplace import SuiteConfig
 from diffulex_edge.text.corpus import read_documents
+from diffulex_edge.tuning.choice import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,7 @@ class Flags:
 
     model: ModelFlags = ModelFlags()
     config: BenchConfig = BenchConfig()
+    untuned: bool = False  # leave out what `tune` chose, as do --pte, --threads, --precision, --compile, --edge_profile
     data: tuple[Path, ...] = ()  # documents that the quality is measured on; none: generated sentences
     plot: Path | None = None  # draw quality against speed into this .svg or .png
     probes: Probes = Probes()
@@ -49,6 +52,14 @@ def run(flags: Flags) -> dict[str, Any]:
 def _decoding(flags: Flags) -> dict[str, Any]:
     if flags.plot is not None:
         picture_format(flags.plot)
-    config = replace(flags.config, steps=flags.model.steps(flags.config.steps))
+    config = flags.config
+    beyond = "sweeps" if config.sweeps else "depth that grows" if config.min_decode_layers else ""
+    tokens = longest(flags.model, config.prompts, config.max_new_tokens)
+    task = Task(modes=config.modes, block_size=config.block_size, longest=tokens, beyond=beyond)
+    model = flags.model if flags.untuned else tuned(flags.model, task)
+    config = replace(config, steps=model.steps(config.steps), block_size=model.block(config.block_size))
     documents = list(read_documents(flags.data)) if flags.data else None
-    return benchmark(*flags.model.open(), config, documents)
+    return {
+        **benchmark(*model.open(), config, documents),
+        "tuned": model.chosen.told() if isinstance(model, Tuned) else None,
+    }

@@ -11,9 +11,11 @@ from diffulex_edge.cli.commands import AnswerFlags, Chat, Made
 from diffulex_edge.cli.dialogue import converse
 from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.parse import console
+from diffulex_edge.cli.tuned import beyond, tuned
 from diffulex_edge.runtime.conversation import Conversation
 from diffulex_edge.runtime.text import text_plan
 from diffulex_edge.text.chat import PLAIN, closing_ids, encode_chat, find_template
+from diffulex_edge.tuning.choice import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class Flags:
     answer: AnswerFlags = AnswerFlags()
     system: str = ""  # what the model is told first
     template: str | None = None  # a Jinja file, chatml or plain; None: the model's own, else one of these two
+    untuned: bool = False  # leave out what `tune` chose, as do --pte, --threads, --precision, --compile, --edge_profile
     history_tokens: int = 4096  # the oldest turns fall out when a conversation takes more
 
     @property
@@ -32,7 +35,12 @@ class Flags:
 
 
 def run(flags: Flags) -> dict[str, Any]:
-    denoiser, tokenizer = flags.model.open()
+    answer = flags.answer
+    longest = flags.history_tokens + answer.max_new_tokens
+    modes = () if answer.context is None else (answer.context,)
+    task = Task(modes=modes, block_size=answer.block_size, longest=lambda: longest, beyond=beyond(answer.decoding))
+    model = flags.model if flags.untuned else tuned(flags.model, task)
+    denoiser, tokenizer = model.open()
     template = find_template(flags.template, locate(flags.model.ckpt), tokenizer)
     if template is PLAIN:
         print(f"{flags.model.ckpt} was not trained to chat: it goes on from what you write", file=sys.stderr)
@@ -40,7 +48,7 @@ def run(flags: Flags) -> dict[str, Any]:
     stop_ids = tuple(dict.fromkeys((tokenizer.eos_id, *denoiser.spec.stop_ids, *closing)))
 
     def made(answer: AnswerFlags) -> Made:
-        plan = answer.plan(denoiser, flags.model.profile, stop_ids)
+        plan = answer.plan(denoiser, model.profile, stop_ids)
         return answer.decoding.guide(denoiser), text_plan(denoiser, tokenizer, plan)
 
     guided, plan = made(flags.answer)

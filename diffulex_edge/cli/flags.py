@@ -55,6 +55,10 @@ class ModelFlags:
         """Reverse steps a block: as wished, else the profile's; None: the model's own."""
         return self.profile.steps if wished is None and self.profile else wished
 
+    def block(self, wished: int | None) -> int | None:
+        """Tokens of a block: as wished, else the profile's; None: the model's own."""
+        return self.profile.block_size if wished is None and self.profile else wished
+
     def open(self) -> tuple[Denoiser, Tokenizer]:
         """Loads the model and sets threads and number type."""
         set_threads(self.profile.threads if self.threads is None and self.profile else self.threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from diffulex_edge.cli.live import View, watch
 from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.cli.picture import save_picture
 from diffulex_edge.cli.prompt import read_prompt
+from diffulex_edge.cli.tuned import tuned_for_text
 from diffulex_edge.model.base import Denoiser, DenoiserSpec
 from diffulex_edge.runtime.decode import decode
 from diffulex_edge.runtime.plan import Plan
@@ -32,6 +33,7 @@ class Flags:
     decoding: DecodingFlags = DecodingFlags(temperature=1.2, top_p=0.9)
     blocks: BlockFlags = BlockFlags()
     prompt: str = "एक समय की बात है"  # the text to go on from; - reads standard input
+    untuned: bool = False  # leave out what `tune` chose, as do --pte, --threads, --precision, --compile, --edge_profile
     benchmark_runs: int = 0  # decode so many times more and tell the speed
     warmup_runs: int = 1  # runs before those that count
     picture: Path | None = None  # also draw the steps into this SVG file
@@ -44,6 +46,8 @@ class Flags:
 def run(flags: Flags) -> dict[str, Any]:
     prompt, out = read_prompt(flags.prompt), console(flags.json)
     check_place(flags.picture)
+    if not flags.untuned:
+        flags = replace(flags, model=tuned_for_text(flags.model, flags.blocks, flags.decoding, prompt))
     denoiser, tokenizer = flags.model.open()
     base = flags.blocks.plan(flags.decoding, denoiser, flags.model.profile)
     plan = flags.blocks.fitted(base, flags.decoding, denoiser.spec)

@@ -13,6 +13,7 @@ VERBS = {
     "eval": "a model and held-out documents -> bits a character in each mode, calibration, judged samples",
     "bench": "a model -> tokens a second in each mode, with the quality beside it; or the speed of training",
     "quantize": "a model -> the same in fewer bits, judged beside it; refused where too much is lost",
+    "tune": "a model -> the engine, threads and block that are fastest here, which sample, chat and bench obey",
     "export": "a model -> a program (.pte) for phones and laptops, which --pte runs, its tokenizer beside it",
     "pack": "a model -> a folder for an app: program, tokenizer, contract, golden texts; --check runs it here",
     "peek": "a pack -> what is in it, once every byte was verified",

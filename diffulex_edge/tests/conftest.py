@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from hypothesis import HealthCheck, settings
 torch.set_num_threads(1)
 settings.register_profile("here", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")  # a busy machine must not fail a test
+_HOME = tempfile.TemporaryDirectory(prefix="diffulex-home-")  # of nobody: what somebody tuned or pulled is not obeyed
+os.environ["DIFFULEX_HOME"] = _HOME.name
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with it ignored
 
 

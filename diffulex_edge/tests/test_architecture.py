@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "train": {"text", "diffusion", "model"},
     "bench": {"text", "diffusion", "model", "quant", "runtime", "train", "export", "sedac"},
     "hub": {"text", "model"},
-    "tuning": {"text", "diffusion", "model", "quant", "runtime", "train", "sedac"},
+    "tuning": {"text", "diffusion", "model", "quant", "runtime", "train", "sedac", "bench", "export", "api"},
     "backends": set(),
     "export": {"text", "model", "quant", "backends", "runtime"},
     "api": {"text", "model", "quant", "hub", "runtime"},

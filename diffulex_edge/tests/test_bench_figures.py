@@ -10,9 +10,9 @@ import torch
 
 from diffulex_edge.bench import calibration, repetition
 from diffulex_edge.bench.energy import energy_source
-from diffulex_edge.bench.environment import cpu_model, environment
+from diffulex_edge.bench.environment import environment
 from diffulex_edge.bench.statistics import paired_bootstrap
-from diffulex_edge.machine import PeakMemory
+from diffulex_edge.machine import PeakMemory, cpu_model
 
 
 def test_ece_is_zero_for_the_calibrated_and_the_gap_for_the_rest():
