@@ -14,6 +14,8 @@
 #   make bench   full, block and block_frozen compared on this machine
 
 PYTHON ?= python3
+# Tests run in so many processes; those of one file stay together.
+JOBS   ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Named after the content of pyproject.toml: touching a file installs nothing, changing a dependency does.
@@ -26,6 +28,7 @@ EXPORT := $(VENV)/export-$(STATE)
 # pip looks into folders of wheels too: those named in PIP_FIND_LINKS, wheels/, and one shared by neighbouring checkouts.
 export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard wheels) $(wildcard ../shared/wheels))
 EDGE   := $(BIN)/diffulex-edge
+SPREAD := --numprocesses $(JOBS) --dist loadfile
 
 .PHONY: demo test test-export test-native test-rust test-vllm bench-vllm runner kotlin rust pack fast check format docs bench clean
 
@@ -36,10 +39,10 @@ demo: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 64 --runs_per_prompt 1
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m "not export and not native and not rust and not vllm"
+	$(BIN)/python -m pytest $(SPREAD) -m "not export and not native and not rust and not vllm"
 
 test-export: $(EXPORT)
-	$(BIN)/python -m pytest -m export
+	$(BIN)/python -m pytest $(SPREAD) -m export
 
 test-native: runner kotlin
 	$(BIN)/python -m pytest -m native
@@ -88,7 +91,7 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not export and not native and not rust and not vllm"
+	$(BIN)/python -m pytest $(SPREAD) -m "not export and not native and not rust and not vllm"
 
 format: $(DEV)
 	$(BIN)/ruff format .

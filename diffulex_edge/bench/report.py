@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Table
 
 from diffulex_edge.errors import BackendUnavailable, UsageError
@@ -33,7 +33,7 @@ def eval_tables(result: Mapping[str, Any]) -> list[Table]:
 
 
 def _scripts(result: Mapping[str, Any]) -> Table:
-    table = _table("Upper bound on -log p (NELBO)", "text", "bits/char", "+-", "nats/token", "documents", "characters")
+    table = titled("Upper bound on -log p (NELBO)", "text", "bits/char", "+-", "nats/token", "documents", "characters")
     whole = {**result, **result["details"]}
     for name, row in {**result["by_script"], "all": whole}.items():
         counts = (f"{row['documents']:,}", f"{row['characters']:,}")
@@ -47,7 +47,7 @@ def _scripts(result: Mapping[str, Any]) -> Table:
 
 
 def _modes(result: Mapping[str, Any]) -> Table:
-    table = _table(
+    table = titled(
         "Block by block, given what the mode sees (block_nelbo)", "mode", "bits/char", "+-", "saved by context"
     )
     details = result["details"]
@@ -62,7 +62,7 @@ def _modes(result: Mapping[str, Any]) -> Table:
 def _written(result: Mapping[str, Any]) -> Table:
     about = result["details"]["generation"]
     columns = ("judge_ppl", "entropy", "rep4", "distinct2", "script_error_rate", "ill_formed_rate")
-    table = _table(f"{about['texts']} texts by {about['mode']}, {about['steps']} steps a block", "text", *columns)
+    table = titled(f"{about['texts']} texts by {about['mode']}, {about['steps']} steps a block", "text", *columns)
     table.add_row("generated", *_numbers(result, *columns))
     table.add_row("the documents'", *_numbers(about["reference"], *columns))
     calibration = ", ".join(f"{name.upper()} {number(result[name])}" for name in ("ece", "aurc"))
@@ -76,7 +76,7 @@ def _written(result: Mapping[str, Any]) -> Table:
 def bench_table(result: Mapping[str, Any]) -> Table:
     """One column a variant, so that three modes fit a narrow terminal: speed never without quality."""
     rows = result["rows"]
-    table = _table(f"Baseline: {result['baseline']}", "", *(row["name"] for row in rows))
+    table = titled(f"Baseline: {result['baseline']}", "", *(row["name"] for row in rows))
     ratios = [row["speed_ratio"] for row in rows]
     table.add_row("tokens/s", *(number(row["tokens_per_s"]) for row in rows))
     table.add_row("times the baseline", *(number(ratio["value"]) for ratio in ratios))
@@ -109,7 +109,7 @@ _BENCH_ROWS = {
 def steps_table(result: Mapping[str, Any]) -> Table:
     """Milliseconds of a step by engine, and in how many floors that is."""
     engines = list(result["rows"][0]["ms"])
-    table = _table(
+    table = titled(
         f"A denoise step after {result['context_length']} tokens", "number type", "tokens", "floor, ms", *engines
     )
     for row in result["rows"]:
@@ -123,7 +123,7 @@ def steps_table(result: Mapping[str, Any]) -> Table:
 def agreement_table(result: Mapping[str, Any]) -> Table:
     """Tokens a forward and the share of them that one token a step writes too, by threshold."""
     title = f"{result['blocks']} blocks of {result['block_size']} tokens, against one token a step"
-    table = _table(title, "threshold", "tokens a forward", "same tokens", "+-")
+    table = titled(title, "threshold", "tokens a forward", "same tokens", "+-")
     for row in result["rows"]:
         shares = (f"{100 * row[name]:.1f} %" for name in ("agreement", "agreement_stderr"))
         table.add_row(str(row["threshold"]), f"{row['tokens_per_forward']:.2f}", *shares)
@@ -132,7 +132,7 @@ def agreement_table(result: Mapping[str, Any]) -> Table:
 
 def parity_table(result: Mapping[str, Any]) -> Table:
     """A quantised model beside the one that it was made from."""
-    table = _table(f"{result['scheme']} on {result['documents']} documents", "", "before", "after")
+    table = titled(f"{result['scheme']} on {result['documents']} documents", "", "before", "after")
     table.add_row("bits/char (NELBO)", number(result["bits_per_char"]), number(result["bits_per_char_quantized"]))
     table.add_row("lost, of bits/char", "", f"{result['loss']:+.2%} +- {result['loss_stderr']:.2%}")
     table.add_row("same guess of a hidden token", "", f"{result['guess_agreement']:.1%}")
@@ -142,7 +142,7 @@ def parity_table(result: Mapping[str, Any]) -> Table:
 
 def verdict_table(result: Mapping[str, Any]) -> Table:
     """Seed 002's rules, what was measured, and what follows."""
-    table = _table(f"Verdict: {result['verdict']}", "rule", "measured", "limit", "holds")
+    table = titled(f"Verdict: {result['verdict']}", "rule", "measured", "limit", "holds")
     for rule in result["rules"]:
         table.add_row(rule["rule"], number(rule["value"]), str(rule["limit"]), "yes" if rule["holds"] else "no")
     return table
@@ -151,7 +151,7 @@ def verdict_table(result: Mapping[str, Any]) -> Table:
 def runtimes_table(result: Mapping[str, Any]) -> Table:
     """Engine by engine and length by length: a step's time, in floors of 8 bits, and what it gets wrong."""
     columns = ("step CPU, ms", "wall, ms", f"times {result['baseline']}", "int8 floors", "error", "tokens/s")
-    table = _table(f"One step and a text in context {result['context']}", "tokens", "engine", *columns)
+    table = titled(f"One step and a text in context {result['context']}", "tokens", "engine", *columns)
     for part in result["lengths"]:
         for row in (*part["engines"], *part["llama_cpp"]):
             times = row.get("times_baseline", {}).get("ratio")
@@ -167,59 +167,8 @@ def runtimes_table(result: Mapping[str, Any]) -> Table:
     return _whole(table)
 
 
-def sedac_tables(result: Mapping[str, Any]) -> list[Table]:
-    """What a stage of `sedac` found: the probes, the tests of a promise, the curve of speed against change."""
-    found = []
-    if isinstance(result.get("layers"), list) and result["layers"] and isinstance(result["layers"][0], Mapping):
-        table = _table("risk probes, on documents held out", "behind layer", "would change", "AUROC", "best free")
-        for row in result["layers"]:
-            free = f"{row['free'][row['best_free']]:.3f} {row['best_free']}"
-            verdict = f"{row['auroc']:.3f}" + ("" if row["admitted"] else " refused")
-            table.add_row(str(row["layer"]), f"{row['changed']:.3f}", verdict, free)
-        found.append(table)
-    calibration = result.get("calibration") or (result if "tests" in result else None)
-    if calibration:
-        title = f"tokens changed, {calibration['n']} times {calibration['unit']}: at most {calibration['epsilon']}?"
-        table = _table(title, "scale", "changed", "p", "forwards")
-        for test in calibration["tests"]:
-            table.add_row(*(f"{test[name]:.4g}" for name in ("scale", "risk", "p_value", "forwards")))
-        chosen = calibration["scale"]
-        told = "none keeps the promise: exits stay off" if chosen is None else f"chosen: scale {chosen:.4g}"
-        table.caption = told
-        found.append(table)
-    if "curve" in result:
-        table = _table("speed against change", "what", "speed", "changed", "forwards")
-        for row in result["curve"]:
-            table.add_row(row["name"], f"{row['speed']:.3f}x", f"{row['changed']:.4f}", f"{row['forwards']:.3f}")
-        found.append(table)
-    return found
-
-
-def sedac_bench_table(result: Mapping[str, Any]) -> Group:
-    """The cascade by kernel with the dearest's share of a step, and feed-forwards of fewer channels over whole ones."""
-    kernels = list(result["cascade"][0]["us"]) if result["cascade"] else []
-    title = f"A cascade of three checkpoints; a step of {result['step_tokens']} tokens: {result['step_us']:.0f} us"
-    cascade = _table(title, "tokens", *(f"{name}, us" for name in kernels), "NumPy, of a step")
-    for row in result["cascade"]:
-        share = f"{row['us']['NumPy'] / result['step_us']:.2%}"
-        cascade.add_row(str(row["tokens"]), *(f"{row['us'][name]:.1f}" for name in kernels), share)
-    ways = list(result["feed_forward"][0]["of_whole"]) if result["feed_forward"] else []
-    title = f"A feed-forward in {result['number_type']}, weights cold, over the whole one"
-    table = _table(title, "width x channels", "tokens", "whole, ms", *ways)
-    for row in result["feed_forward"]:
-        times = (f"{row['of_whole'][way]:.2f}x" for way in ways)
-        table.add_row(f"{row['width']}x{row['channels']}", str(row["tokens"]), f"{row['whole_ms']:.3f}", *times)
-    where = result["environment"]
-    table.caption = f"{where['cpu']}, {where['threads']} threads, load {where['load_average']}"
-    rules = list(result["noise"][0]["hard_exits"])
-    noise = _table("Hard tokens that exit where half of the easy ones do, simulated", "correlation of errors", *rules)
-    for row in result["noise"]:
-        noise.add_row(str(row["correlation"]), *(f"{row['hard_exits'][rule]:.4f}" for rule in rules))
-    return Group(cascade, table, noise)
-
-
 def training_table(result: Mapping[str, Any]) -> Table:
-    table = _table("Training", "number type", "best product GFLOP/s", "share that a step reaches")
+    table = titled("Training", "number type", "best product GFLOP/s", "share that a step reaches")
     for name, rate in result["gemm_gflops_per_s"].items():
         mark = " (trains in)" if name == result["training_number_type"] else ""
         table.add_row(name + mark, number(rate), f"{result['utilisation'][name]:.1%}")
@@ -234,7 +183,7 @@ def recall_table(result: Mapping[str, Any]) -> Table:
     """A row a training: the share of values recalled, in all and by block, and without the memory."""
     blocks = [f"block {k + 1}" for k in range(result["query_blocks"])]
     title = f"Recall of {result['keys']} keys of {result['values']} values through frozen memory"
-    table = _table(title, "seed", "right", *blocks, "memory ablated", "updates", "CPU seconds")
+    table = titled(title, "seed", "right", *blocks, "memory ablated", "updates", "CPU seconds")
     for row in result["rows"]:
         shares = (row["accuracy"], *row["accuracy_by_block"], row["ablated_accuracy"])
         cells = (*(number(share) for share in shares), f"{row['steps']:,}", number(row["cpu_seconds"]))
@@ -284,7 +233,7 @@ def _numbers(row: Mapping[str, Any], *names: str) -> tuple[str, ...]:
     return tuple(number(row.get(name)) for name in names)
 
 
-def _table(title: str, first: str, *columns: str) -> Table:
+def titled(title: str, first: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column(first)
     for column in columns:

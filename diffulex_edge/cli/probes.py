@@ -14,12 +14,12 @@ from diffulex_edge.bench.report import (
     agreement_table,
     recall_table,
     runtimes_table,
-    sedac_bench_table,
     steps_table,
     training_table,
 )
 from diffulex_edge.bench.runtimes import RuntimeBenchConfig, benchmark_runtimes
 from diffulex_edge.bench.sedac import SedacBenchConfig, benchmark_sedac
+from diffulex_edge.bench.sedac_report import sedac_bench_table
 from diffulex_edge.bench.steps import StepBenchConfig, benchmark_steps
 from diffulex_edge.bench.training import benchmark_recipe
 from diffulex_edge.cli.flags import ModelFlags

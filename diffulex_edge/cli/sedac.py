@@ -11,22 +11,25 @@ import tyro
 
 from diffulex_edge.api import SHIPPED, load
 from diffulex_edge.bench.progress import bar
-from diffulex_edge.bench.report import sedac_tables
+from diffulex_edge.bench.sedac_report import sedac_tables
 from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.errors import UsageError
 from diffulex_edge.machine import set_threads
 from diffulex_edge.runtime.exit_file import Cascading
 from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.text.corpus import read_documents
-from diffulex_edge.tuning.exit_work import Advance, ExitTexts, calibrate_in, collect_into, report_of, train_in
+from diffulex_edge.tuning.exit_work import Advance, ExitTexts, calibrate_in, collect_into, report_of, train_in, watch_in
 from diffulex_edge.tuning.exits import Promise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """collect states, train probes, calibrate a promise, report: in this order, on texts that no stage shares."""
+    """collect states, train probes, calibrate a promise, report: in this order, on texts that no stage shares.
 
-    stage: Annotated[Literal["collect", "train", "calibrate", "report"], tyro.conf.Positional]
+    watch, later: spot checks on newer texts, which make the exits more careful where more changes than was promised.
+    """
+
+    stage: Annotated[Literal["collect", "train", "calibrate", "report", "watch"], tyro.conf.Positional]
     folder: Annotated[Path, tyro.conf.Positional]  # what the stages leave for each other, and for sample --sedac
     ckpt: str = SHIPPED  # a run or checkpoint folder, the shipped model's name, or OWNER/NAME of a pulled one
     data: tuple[Path, ...] = ()  # documents: to collect on, to calibrate on; to measure the curve of a report on
@@ -45,6 +48,7 @@ STAGES: dict[str, Stage] = {
     "calibrate": lambda f, model, prompts, plan, on: calibrate_in(
         f.folder, model, prompts, plan, f.promise, f.cascade, on
     ),
+    "watch": lambda f, model, prompts, plan, on: watch_in(f.folder, model, prompts, plan, on),
     "report": lambda f, model, prompts, plan, on: report_of(f.folder, model, prompts, plan, on),
 }
 
@@ -52,7 +56,7 @@ STAGES: dict[str, Stage] = {
 def run(flags: Flags) -> dict[str, Any]:
     check_place(flags.json)
     set_threads(flags.threads)
-    if flags.stage in ("collect", "calibrate") and not flags.data:
+    if flags.stage in ("collect", "calibrate", "watch") and not flags.data:
         raise UsageError(f"sedac {flags.stage} needs --data: documents that no other stage has seen")
     denoiser, tokenizer = load(flags.ckpt)
     prompts = flags.texts.windows(read_documents(flags.data), tokenizer) if flags.data else []

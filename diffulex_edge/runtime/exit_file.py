@@ -81,9 +81,19 @@ def write_exits(
 
 def promise(folder: Path, calibration: Mapping[str, Any], cascade: Cascading) -> None:
     """Writes down what calibration found for a cascade."""
-    facts = read_exits(folder)
-    facts.pop("sha256", None)
-    write_sealed_json(folder / FACTS, {**facts, "cascade": asdict(cascade), "calibration": dict(calibration)})
+    told = {"cascade": asdict(cascade), "calibration": dict(calibration), "watch": None}
+    write_sealed_json(folder / FACTS, {**read_exits(folder), **told})
+
+
+def note_watch(folder: Path, watch: Mapping[str, Any]) -> None:
+    """Writes down what spot checks found since the calibration."""
+    write_sealed_json(folder / FACTS, {**read_exits(folder), "watch": dict(watch)})
+
+
+def factor_of(facts: Mapping[str, Any]) -> float:
+    """What spot checks have made of the calibrated scale: 1, or less where texts drifted."""
+    watch = facts.get("watch")
+    return 1.0 if watch is None else float(watch["factor"])
 
 
 def read_exits(folder: Path) -> dict[str, Any]:
@@ -119,7 +129,7 @@ def read_probes(folder: Path, denoiser: Any) -> dict[int, Probe]:
 
 
 def open_exits(folder: Path, denoiser: Any) -> SedacExit | None:
-    """The exits that calibration allows this model; None where it allows none. Sorts the model's channels.
+    """The exits that calibration and the checks since allow this model; None: none. Sorts the model's channels.
 
     Raises UsageError where the folder is not calibrated, or another model's.
     """
@@ -128,5 +138,5 @@ def open_exits(folder: Path, denoiser: Any) -> SedacExit | None:
     if calibration is None:
         raise UsageError(f"{folder} has probes but no promise: run `sedac calibrate` on it")
     probes = read_probes(folder, denoiser)
-    scale = calibration["scale"]
-    return None if scale is None else Cascading(**facts["cascade"]).exits(probes, scale)
+    scale = factor_of(facts) * (calibration["scale"] or 0.0)
+    return Cascading(**facts["cascade"]).exits(probes, scale) if scale else None

@@ -6,9 +6,12 @@ and one without is tried in a child process.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +97,8 @@ def checked(description: Any, source: Path) -> dict[str, Any]:
 def _load(path: Path, threads: int | None) -> Any:
     native = core()
     if threads is not None:
-        native._unsafe_reset_threadpool(threads)
+        with _silent():
+            native._unsafe_reset_threadpool(threads)
     try:
         return native._load_program(
             str(path),
@@ -105,6 +109,19 @@ def _load(path: Path, threads: int | None) -> Any:
         )
     except RuntimeError as error:
         raise ArtefactError(f"{path}: not a program that ExecuTorch can load ({error})") from None
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps standard error from C++ that tells what it reads of the processor: six lines a start."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def core() -> Any:

@@ -75,19 +75,25 @@ def fixed_sequence(losses: Sequence[Sequence[float]], epsilon: float, delta: flo
     return found
 
 
+def conformal_bounds(losses: Sequence[Sequence[float]]) -> list[float]:
+    """Of each setting, what the expected loss of the next sequence is held to be: (n mean + 1) / (n + 1).
+
+    Losses are first made monotone, by a running maximum from setting to setting (arXiv:2208.02814, section 2.1).
+    """
+    found, worst = [], [0.0] * len(losses[0])
+    for of_setting in losses:
+        worst = [max(a, b) for a, b in zip(worst, of_setting, strict=True)]
+        found.append((math.fsum(worst) + 1) / (len(worst) + 1))
+    return found
+
+
 def conformal(losses: Sequence[Sequence[float]], epsilon: float) -> int | None:
     """Conformal risk control, arXiv:2208.02814: the last setting whose expected loss is at most epsilon; None: none is.
 
-    For losses that do not fall from setting to setting (each is first made monotone by a running maximum):
-    (n mean + 1) / (n + 1) <= epsilon. A promise on the average, where `fixed_sequence` makes one with high probability.
+    A promise on the average, where `fixed_sequence` makes one with high probability.
     """
-    last, worst = None, [0.0] * len(losses[0])
-    for i, of_setting in enumerate(losses):
-        worst = [max(a, b) for a, b in zip(worst, of_setting, strict=True)]
-        if (math.fsum(worst) + 1) / (len(worst) + 1) > epsilon:
-            break
-        last = i
-    return last
+    passed = [i for i, bound in enumerate(conformal_bounds(losses)) if bound <= epsilon]
+    return max(passed, default=None)
 
 
 @dataclass

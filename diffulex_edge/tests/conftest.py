@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, settings
 torch.set_num_threads(1)
 settings.register_profile("here", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")  # a busy machine must not fail a test
-_HOME = tempfile.TemporaryDirectory(prefix="diffulex-home-")  # of nobody: what somebody tuned or pulled is not obeyed
-os.environ["DIFFULEX_HOME"] = _HOME.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have it from the process that starts them
+    _RUN = tempfile.TemporaryDirectory(prefix="diffulex-tests-")
+    os.environ["DIFFULEX_TESTS"] = _RUN.name
+    os.environ["DIFFULEX_HOME"] = str(Path(_RUN.name) / "home")  # of nobody: what somebody tuned is not obeyed
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with it ignored
 
 

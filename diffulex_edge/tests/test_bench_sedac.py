@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from diffulex_edge.bench.report import sedac_bench_table
 from diffulex_edge.bench.sedac import SedacBenchConfig, benchmark_sedac
+from diffulex_edge.bench.sedac_report import sedac_bench_table
 from diffulex_edge.errors import UsageError
 from diffulex_edge.sedac.native import core
 from diffulex_edge.tests import toys

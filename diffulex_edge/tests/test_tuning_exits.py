@@ -13,13 +13,21 @@ import torch
 from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.runtime.decode import Draft, decode
 from diffulex_edge.runtime.depth import ConstantDepth
-from diffulex_edge.runtime.exit_file import Cascading, open_exits, read_exits
+from diffulex_edge.runtime.exit_file import (
+    Cascading,
+    factor_of,
+    note_watch,
+    open_exits,
+    promise,
+    read_exits,
+    write_exits,
+)
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.tests import toys
 from diffulex_edge.tests.test_runtime_early_exit import says
 from diffulex_edge.tuning.exit_curve import exit_curve, exit_rates
-from diffulex_edge.tuning.exit_work import ExitTexts, calibrate_in, collect_into, report_of, train_in
-from diffulex_edge.tuning.exits import SCALES, Promise, calibrate_exits, changed
+from diffulex_edge.tuning.exit_work import ExitTexts, calibrate_in, collect_into, report_of, train_in, watch_in
+from diffulex_edge.tuning.exits import SCALES, Promise, calibrate_exits, changed, watch_exits
 from diffulex_edge.tuning.states import collect, read_states, write_states
 
 PLAN = Plan(max_new_tokens=16, block_size=8, steps=4)
@@ -85,6 +93,18 @@ def test_calibration_takes_the_largest_scale_that_passes_and_stops_at_the_first_
     assert all(test["risk"] == 0 for test in tests[:-1]) and found["risk"] == 0
 
 
+def test_conformal_control_promises_an_average_from_fewer_texts() -> None:
+    Promise(epsilon=0.05, control="crc").check(19)
+    with pytest.raises(UsageError, match="18 sequences cannot show a loss of at most 0.05, were"):
+        Promise(epsilon=0.05, control="crc").check(18)
+    probes, wanted = {0: says(0.1), 1: says(0.1)}, Promise(epsilon=0.1, delta=0.1, control="crc")
+    found = calibrate_exits(toys.eco(), probes, PROMPTS, PLAN, wanted, Cascading())
+    *good, last = found["tests"]
+    assert all(test["bound"] == pytest.approx(1 / 13) for test in good)  # of twelve texts without a change
+    assert last["bound"] == pytest.approx((12 * last["risk"] + 1) / 13)
+    assert last["bound"] > 0.1 and found["scale"] == good[-1]["scale"] and found["control"] == "crc"
+
+
 def test_exits_stay_off_where_nothing_passes() -> None:
     found = calibrate_exits(toys.eco(), {0: says(1e-6)}, PROMPTS, PLAN, Promise(epsilon=0.2, delta=0.1), Cascading())
     assert found["scale"] is None and found["risk"] is None and len(found["tests"]) == 1
@@ -99,8 +119,33 @@ def test_the_stages_go_from_files_to_files(tmp_path: Path, monkeypatch: pytest.M
     found = calibrate_in(tmp_path, toys.eco(), PROMPTS, PLAN, EASY, Cascading(), lambda n: None)
     assert read_exits(tmp_path)["calibration"] == json.loads(json.dumps(found))
     assert (open_exits(tmp_path, toys.eco()) is None) == (found["scale"] is None)
+    with pytest.raises(UsageError, match="nothing to watch"):
+        watch_in(tmp_path, toys.eco(), [], PLAN, lambda n: None)
+    watched = watch_in(tmp_path, toys.eco(), PROMPTS[:3], PLAN, lambda n: None)["watch"]
+    assert watched["n"] == 3 and watched["began"] == 1
+    assert read_exits(tmp_path)["watch"] == watched
     rows = report_of(tmp_path, toys.eco(), PROMPTS[:2], PLAN, lambda n: None)["curve"]
     assert rows[0]["name"] == "all layers" and rows[0]["changed"] == 0 and rows[0]["speed"] == 1
+
+
+def test_drift_makes_exits_more_careful_until_they_are_off(tmp_path: Path) -> None:
+    model, probes = toys.eco(), {0: says(0.1), 1: says(0.1)}
+    promised = {"epsilon": 0.01, "scale": 0.8}  # at which every token goes at once, whatever was promised
+    first = watch_exits(model, probes, PROMPTS, PLAN, promised, Cascading(), 1.0)
+    assert first["risk"] > 0.1
+    assert 0 < first["factor"] < 1
+    second = watch_exits(model, probes, PROMPTS[:2], PLAN, promised, Cascading(), first["factor"])
+    assert second["began"] == first["factor"] > second["factor"]
+    write_exits(tmp_path, model, probes, [torch.arange(32)] * 3, {})
+    promise(tmp_path, promised, Cascading())
+    note_watch(tmp_path, {"factor": 0.5})
+    assert factor_of(read_exits(tmp_path)) == 0.5
+    opened = open_exits(tmp_path, model)
+    assert opened is not None and opened.controller.thresholds == pytest.approx({0: 0.4, 1: 0.4})
+    note_watch(tmp_path, {"factor": 0.0})
+    assert open_exits(tmp_path, model) is None
+    promise(tmp_path, promised, Cascading())  # a new calibration begins anew
+    assert factor_of(read_exits(tmp_path)) == 1
 
 
 def test_probes_that_do_not_beat_what_is_free_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from diffulex_edge.files import read_sealed_json, sha256_file, write_sealed_json
 from diffulex_edge.model.soft_exit import importance
 from diffulex_edge.runtime.exit_file import (
     Cascading,
+    factor_of,
+    note_watch,
     promise,
     read_exits,
     read_probes,
@@ -23,7 +25,7 @@ from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.text.corpus import Document
 from diffulex_edge.text.tokenizer import Tokenizer
 from diffulex_edge.tuning.exit_curve import exit_curve
-from diffulex_edge.tuning.exits import Promise, calibrate_exits
+from diffulex_edge.tuning.exits import Promise, calibrate_exits, watch_exits
 from diffulex_edge.tuning.risk import Judged, train_probes
 from diffulex_edge.tuning.states import States, collect, read_states, write_states
 
@@ -124,6 +126,20 @@ def calibrate_in(
     found = calibrate_exits(denoiser, read_probes(folder, denoiser), prompts, plan, wanted, cascade, advance)
     promise(folder, found, cascade)
     return found
+
+
+def watch_in(folder: Path, denoiser: Any, prompts: Sequence[list[int]], plan: Plan, advance: Advance) -> dict[str, Any]:
+    """Spot checks on newer texts: where more changes than was promised, the folder's exits become more careful."""
+    facts = read_exits(folder)
+    calibration = facts["calibration"]
+    if calibration is None or calibration["scale"] is None:
+        raise UsageError(f"{folder}: no exits to watch: `sedac calibrate` has allowed none")
+    if not prompts:
+        raise UsageError("there is nothing to watch: no text was given")
+    cascade, probes = Cascading(**facts["cascade"]), read_probes(folder, denoiser)
+    found = watch_exits(denoiser, probes, prompts, plan, calibration, cascade, factor_of(facts), advance)
+    note_watch(folder, found)
+    return {"watch": found, "calibration": calibration}
 
 
 def report_of(

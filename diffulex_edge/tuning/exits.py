@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
@@ -12,7 +13,7 @@ from diffulex_edge.runtime.decode import Finished, decode, finish
 from diffulex_edge.runtime.exit_file import Cascading
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.sampler import Greedy
-from diffulex_edge.sedac.guarantee import fixed_sequence, hoeffding_bentkus
+from diffulex_edge.sedac.guarantee import SpotChecks, conformal_bounds, fixed_sequence
 from diffulex_edge.sedac.probe import Probe
 
 SCALES = tuple(0.0001 * 2**i for i in range(14))  # of the risk thresholds, the most careful first; to 0.82
@@ -20,10 +21,11 @@ SCALES = tuple(0.0001 * 2**i for i in range(14))  # of the risk thresholds, the 
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """With probability 1 - delta over the calibration's sequences, at most epsilon of a sequence's tokens change."""
+    """At most epsilon of a sequence's tokens change, on average over sequences."""
 
-    epsilon: float = 0.01  # share of the tokens, on average over sequences
-    delta: float = 0.05  # how often the promise may be wrong
+    epsilon: float = 0.01  # share of the tokens
+    delta: float = 0.05  # how often, over calibrations, the promise may be wrong; of ltt alone
+    control: Literal["ltt", "crc"] = "ltt"  # Learn then Test: with probability 1 - delta; or conformal: on average
 
     def __post_init__(self) -> None:
         for name in ("epsilon", "delta"):
@@ -32,11 +34,26 @@ class Promise:
 
     def check(self, n: int) -> None:
         """UsageError where n sequences could not keep it though not a token changed."""
-        if hoeffding_bentkus(0.0, n, self.epsilon) > self.delta:
+        if not CONTROLS[self.control]([[0.0] * n], self)["passed"]:
+            sure = f" with delta={self.delta}" if self.control in _SURE else ""
             raise UsageError(
-                f"{n} sequences cannot show a loss of at most {self.epsilon} with delta={self.delta}, were there none: "
+                f"{n} sequences cannot show a loss of at most {self.epsilon}{sure}, were there none: "
                 "give more texts, or promise less"
             )
+
+
+def _learn_then_test(losses: Sequence[Sequence[float]], promise: Promise) -> dict[str, Any]:
+    """Of the last setting, where those before it have passed."""
+    return asdict(fixed_sequence(losses[-1:], promise.epsilon, promise.delta)[0])
+
+
+def _conformal(losses: Sequence[Sequence[float]], promise: Promise) -> dict[str, Any]:
+    bound = conformal_bounds(losses)[-1]
+    return {"risk": statistics.fmean(losses[-1]), "bound": bound, "passed": bound <= promise.epsilon}
+
+
+CONTROLS = {"ltt": _learn_then_test, "crc": _conformal}
+_SURE = ("ltt",)  # those that delta is of
 
 
 def changed(written: Sequence[int], whole: Sequence[int]) -> float:
@@ -60,7 +77,7 @@ def calibrate_exits(
     cascade: Cascading,
     advance: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
-    """Learn then Test over SCALES, until one fails: the largest that passed, or None; and every test that was made.
+    """The promise tried on SCALES, until one fails: the largest that passed, or None; and every test that was made.
 
     A scale that needs more forwards than full depth does, on average, fails too: exits must not buy time with steps.
     Decodes each prompt once at full depth and once a scale; the channels of the model must be sorted.
@@ -71,19 +88,22 @@ def calibrate_exits(
         whole.append(written(denoiser, prompt, plan))
         advance(1)
     tests: list[dict[str, Any]] = []
+    tried: list[list[float]] = []
     chosen = None
     for scale in SCALES:
         exits = replace(plan, exit=cascade.exits(probes, scale))
-        losses, forwards = [], 0
+        tried.append([])
+        forwards = 0
         for prompt, full in zip(prompts, whole, strict=True):
             early = written(denoiser, prompt, exits)
-            losses.append(changed(early.tokens[0], full.tokens[0]))
+            tried[-1].append(changed(early.tokens[0], full.tokens[0]))
             forwards += early.forwards
             advance(1)
-        (test,) = fixed_sequence([losses], promise.epsilon, promise.delta)
+        test = CONTROLS[promise.control](tried, promise)
         more = forwards / max(1, sum(full.forwards for full in whole))
-        tests.append({"scale": scale, "risk": test.risk, "p_value": test.p_value, "forwards": more})
-        if not test.passed or more > 1:
+        passed = test.pop("passed")
+        tests.append({"scale": scale, **test, "forwards": more})
+        if not passed or more > 1:
             break
         chosen = scale
     return {
@@ -91,7 +111,33 @@ def calibrate_exits(
         "risk": next((test["risk"] for test in tests if test["scale"] == chosen), None),
         "unit": f"a continuation of {plan.max_new_tokens} tokens",
         "n": len(prompts),
-        "epsilon": promise.epsilon,
-        "delta": promise.delta,
+        **asdict(promise),
         "tests": tests,
     }
+
+
+def watch_exits(
+    denoiser: Denoiser,
+    probes: dict[int, Probe],
+    prompts: Sequence[Sequence[int]],
+    plan: Plan,
+    calibration: dict[str, Any],
+    cascade: Cascading,
+    factor: float,
+    advance: Callable[[int], None] = lambda n: None,
+) -> dict[str, Any]:
+    """Spot checks: each prompt in turn is continued with the exits and without, and the scale follows the losses.
+
+    factor: of the calibrated scale, where the checks begin; what they end with is in the answer.
+    """
+    checks = SpotChecks(epsilon=calibration["epsilon"], scale=factor)
+    began, losses = factor, []
+    for prompt in prompts:
+        whole = written(denoiser, prompt, plan)
+        early = written(
+            denoiser, prompt, replace(plan, exit=cascade.exits(probes, calibration["scale"] * checks.scale))
+        )
+        losses.append(changed(early.tokens[0], whole.tokens[0]))
+        checks.see(losses[-1])
+        advance(1)
+    return {"n": checks.checks, "risk": checks.total / checks.checks, "began": began, "factor": checks.scale}
