@@ -18,7 +18,8 @@ def sedac_tables(result: Mapping[str, Any]) -> list[Table]:
         table = titled("risk probes, on documents held out", "behind layer", "would change", "AUROC", "best free")
         for row in result["layers"]:
             free = f"{row['free'][row['best_free']]:.3f} {row['best_free']}"
-            verdict = f"{row['auroc']:.3f}" + ("" if row["admitted"] else " refused")
+            refused = "" if row["admitted"] else f" refused, {row.get('serves') or 'nothing'} serves"
+            verdict = f"{row['auroc']:.3f}{refused}"
             table.add_row(str(row["layer"]), f"{row['changed']:.3f}", verdict, free)
         found.append(table)
     calibration = result.get("calibration") or (result if "tests" in result else None)

@@ -12,7 +12,7 @@ from diffulex_edge.errors import UsageError
 from diffulex_edge.model.soft_exit import Keep, Narrowed, staircase
 from diffulex_edge.runtime.step import Step
 from diffulex_edge.sedac.controller import CascadeController
-from diffulex_edge.sedac.probe import Probe
+from diffulex_edge.sedac.probe import Risk
 from diffulex_edge.sedac.tensors import TensorLayer, TensorStep, begin, step, tensor_layers
 
 
@@ -26,7 +26,7 @@ class SedacExit:
     """
 
     controller: CascadeController
-    probes: Mapping[int, Probe]  # by the model's layer, from 0: the controller's checkpoints
+    probes: Mapping[int, Risk]  # by the model's layer, from 0: the controller's checkpoints
     levels: int = 4  # in which the share of channels is counted
     ends: bool = True  # leave the layers out once all hidden tokens have exited
     narrowed: Narrowed = staircase
@@ -50,13 +50,15 @@ class _Look:
     hidden: Tensor  # (B, L)
     step: Step
     state: TensorStep  # (B, L)
+    last: Tensor | None = None  # states behind the layer before
 
     def __call__(self, layer: int, x: Tensor) -> Keep | None:
+        last, self.last = self.last, x
         if layer not in self.layers:
             return None
         exits, hidden = self.exits, self.hidden
         masked = hidden.float().mean(1, keepdim=True)
-        risk = exits.probes[layer](x, masked, self.step.t.to(x.device)[:, None])
+        risk = exits.probes[layer](x, masked, self.step.t.to(x.device)[:, None], last)
         soft = exits.controller.soft_exit_enabled
         self.state = step(self.state.confidence, self.state.exited, risk, self.layers[layer], soft)
         gone = self.state.exited & hidden

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.files import atomic, read_sealed_json, sha256_file, write_sealed_json
 from diffulex_edge.model.soft_exit import sort_channels
 from diffulex_edge.runtime.early_exit import SedacExit
+from diffulex_edge.runtime.sampler import ban
 from diffulex_edge.sedac.controller import CascadeController, LayerConfig
-from diffulex_edge.sedac.probe import Probe
+from diffulex_edge.sedac.free import FreeRisk, FreeScore
+from diffulex_edge.sedac.probe import Probe, Risk
 
 FORMAT = "diffulex-edge-sedac/1"
 FACTS, PROBES = "sedac.json", "probes.safetensors"
@@ -38,7 +41,7 @@ class Cascading:
     ends: bool = True  # leave whole layers out once all hidden tokens have exited
     levels: int = 4  # in which the share of channels is counted
 
-    def exits(self, probes: Mapping[int, Probe], scale: float) -> SedacExit:
+    def exits(self, probes: Mapping[int, Risk], scale: float) -> SedacExit:
         """The controller whose thresholds of risk are all `scale`: the larger, the earlier tokens exit."""
         layers = [
             LayerConfig(
@@ -64,9 +67,16 @@ def weights_digest(denoiser: Any) -> str:
 
 
 def write_exits(
-    folder: Path, denoiser: Any, probes: Mapping[int, Probe], orders: list[Tensor], facts: Mapping[str, Any]
+    folder: Path,
+    denoiser: Any,
+    probes: Mapping[int, Probe],
+    orders: list[Tensor],
+    facts: Mapping[str, Any],
+    free: Mapping[int, FreeScore] = MappingProxyType({}),
 ) -> None:
     """The folder of a model, its channels not yet sorted. orders: (K,) of each layer's channels, the weightiest first.
+
+    free: what serves behind layers whose probe was refused.
 
     facts: what is to be told of the probes; `calibration` comes later, by `promise`.
     """
@@ -76,7 +86,9 @@ def write_exits(
     with atomic(folder / PROBES) as file:
         file.write(save({name: t.contiguous() for name, t in tensors.items()}))
     content = {"format": FORMAT, "model": weights_digest(denoiser), "probes": sha256_file(folder / PROBES)}
-    write_sealed_json(folder / FACTS, {**content, "cascade": asdict(Cascading()), **facts, "calibration": None})
+    scores = {str(layer): asdict(score) for layer, score in free.items()}
+    chosen = {"free": scores, "cascade": asdict(Cascading()), "calibration": None}
+    write_sealed_json(folder / FACTS, {**content, **facts, **chosen})
 
 
 def promise(folder: Path, calibration: Mapping[str, Any], cascade: Cascading) -> None:
@@ -106,8 +118,10 @@ def read_exits(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def read_probes(folder: Path, denoiser: Any) -> dict[int, Probe]:
-    """The probes of a folder that is this model's; sorts the channels of its feed-forwards, so ask once for a model.
+def read_probes(folder: Path, denoiser: Any) -> dict[int, Risk]:
+    """What judges behind each checkpoint, of a folder that is this model's.
+
+    Sorts the channels of the model's feed-forwards, so ask once for a model.
 
     Raises UsageError where the folder is another model's.
     """
@@ -119,13 +133,18 @@ def read_probes(folder: Path, denoiser: Any) -> dict[int, Probe]:
     except SafetensorError as error:
         raise ArtefactError(f"{folder / PROBES}: {error}") from None
     orders = [tensors[f"order.{i}"] for i in range(sum(name.startswith("order.") for name in tensors))]
-    found = {}
+    found: dict[int, Risk] = {}
     for layer in sorted({int(name.split(".")[1]) for name in tensors if name.startswith("probe.")}):
         prefix = f"probe.{layer}."
         parts = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         found[layer] = Probe.of(parts, len(denoiser.layers[0].ff.down.weight))
+    masks = torch.tensor([denoiser.spec.mask_id])
+    for layer, score in facts.get("free", {}).items():
+        found[int(layer)] = FreeRisk(
+            score=FreeScore(**score), logits=lambda x: ban(denoiser.ends.logits(x, None), masks)
+        )
     sort_channels(denoiser.layers, orders)
-    return found
+    return dict(sorted(found.items()))
 
 
 def open_exits(folder: Path, denoiser: Any) -> SedacExit | None:

@@ -35,8 +35,8 @@ class Sampler(Protocol):
 
 
 def ban(logits: Tensor, ids: Tensor) -> Tensor:
-    """Logits (n, V) in fp32 under which the ids (m,) cannot be drawn: a reveal that shows a mask would never end."""
-    return logits.float().index_fill(1, ids, -torch.inf)
+    """Logits (..., V) in fp32 under which the ids (m,) cannot be drawn: a reveal that shows a mask would never end."""
+    return logits.float().index_fill(-1, ids, -torch.inf)
 
 
 @dataclass(frozen=True)

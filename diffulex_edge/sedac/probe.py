@@ -7,7 +7,7 @@ ones better than what is free does (arXiv:2508.21495: rank by failure, do not ca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,12 @@ from torch import Tensor
 from diffulex_edge.errors import UsageError
 
 WIDTH = 32  # inner units
+
+
+class Risk(Protocol):
+    """What judges tokens behind a layer: a Probe, or a FreeRisk where none was admitted."""
+
+    def __call__(self, x: Tensor, masked: Tensor, t: Tensor, last: Tensor | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,8 +33,11 @@ class Probe:
     outward: Tensor  # (WIDTH,)
     offset: Tensor  # ()
 
-    def __call__(self, x: Tensor, masked: Tensor, t: Tensor) -> Tensor:
-        """Risks (...,) in float32, in (0, 1), of states x (..., D); masked and t (...,) or what broadcasts to it."""
+    def __call__(self, x: Tensor, masked: Tensor, t: Tensor, last: Tensor | None = None) -> Tensor:
+        """Risks (...,) in float32, in (0, 1), of states x (..., D); masked and t (...,) or what broadcasts to it.
+
+        last: the states behind the layer before, which a probe does not ask for.
+        """
         shape = x.shape[:-1]
         state = F.layer_norm(x.float(), x.shape[-1:])
         moment = torch.stack((masked.float().expand(shape), t.float().expand(shape)), -1)

@@ -60,7 +60,7 @@ def look(shares: Callable[[int], float], hidden: torch.Tensor, **changes: Any) -
     """The first answer of an exit whose probe gives column i of the block the risk shares(i)."""
     risks = torch.tensor([[shares(i) for i in range(hidden.shape[1])]])
     controller = exits(0.5, **changes)
-    of_columns: Any = {0: lambda x, masked, t: risks, 1: lambda x, masked, t: risks}
+    of_columns: Any = {0: lambda x, masked, t, last: risks, 1: lambda x, masked, t: risks}
     ones = torch.ones(1)
     step = Step(index=0, steps=1, t=ones, s=ones * 0, depth=3, quota=ones.long(), last=ones.bool())
     return replace(controller, probes=of_columns).start(hidden, step)(0, torch.zeros(1, hidden.shape[1], 32))

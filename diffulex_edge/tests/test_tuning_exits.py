@@ -20,9 +20,12 @@ from diffulex_edge.runtime.exit_file import (
     open_exits,
     promise,
     read_exits,
+    read_probes,
     write_exits,
 )
 from diffulex_edge.runtime.plan import Plan
+from diffulex_edge.sedac.free import SCORES, FreeRisk, calibrated
+from diffulex_edge.sedac.probe import auroc
 from diffulex_edge.tests import toys
 from diffulex_edge.tests.test_runtime_early_exit import says
 from diffulex_edge.tuning.exit_curve import exit_curve, exit_rates
@@ -136,7 +139,7 @@ def test_drift_makes_exits_more_careful_until_they_are_off(tmp_path: Path) -> No
     assert 0 < first["factor"] < 1
     second = watch_exits(model, probes, PROMPTS[:2], PLAN, promised, Cascading(), first["factor"])
     assert second["began"] == first["factor"] > second["factor"]
-    write_exits(tmp_path, model, probes, [torch.arange(32)] * 3, {})
+    write_exits(tmp_path, model, probes, [torch.arange(32) for _ in range(3)], {})
     promise(tmp_path, promised, Cascading())
     note_watch(tmp_path, {"factor": 0.5})
     assert factor_of(read_exits(tmp_path)) == 0.5
@@ -148,12 +151,56 @@ def test_drift_makes_exits_more_careful_until_they_are_off(tmp_path: Path) -> No
     assert factor_of(read_exits(tmp_path)) == 1
 
 
-def test_probes_that_do_not_beat_what_is_free_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_probe_is_refused_the_best_of_what_is_free_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffulex_edge.tuning.risk.Judged.admitted", False)
     collect_into(tmp_path, toys.eco(), PROMPTS, PLAN, lambda n: None)
-    monkeypatch.setattr("diffulex_edge.tuning.risk.auroc", lambda score, changed: 0.7)
-    with pytest.raises(UsageError, match="no probe"):
+    (row,) = train_in(tmp_path, toys.eco())["layers"]
+    if row["free"][row["best_free"]] <= 0.5:
+        pytest.skip("on this processor nothing ranks the toy's tokens")
+    assert row["serves"] == row["best_free"]
+    model = toys.eco()
+    risk = read_probes(tmp_path, model)[1]
+    assert isinstance(risk, FreeRisk) and risk.score.name == row["serves"]
+    promise(tmp_path, {"epsilon": 0.5, "scale": 0.9}, Cascading(exit_confidence=0.01))
+    exits = open_exits(tmp_path, toys.eco())
+    assert exits is not None
+    rates = exit_rates(model, exits, PROMPTS[:2], PLAN)
+    assert 0 < rates[1] <= 1
+
+
+def test_probes_where_nothing_beats_chance_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collect_into(tmp_path, toys.eco(), PROMPTS, PLAN, lambda n: None)
+    monkeypatch.setattr("diffulex_edge.tuning.risk.auroc", lambda score, changed: 0.5)
+    with pytest.raises(UsageError, match="nothing ranks"):
         train_in(tmp_path, toys.eco())
     assert not (tmp_path / "sedac.json").exists()
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_free_score_is_the_risk_that_was_seen(name: str) -> None:
+    """Of 20,000 tokens whose chance to change is a logistic curve of the score, the curve is found again."""
+    generator = torch.Generator().manual_seed(0)
+    x, last = torch.randn(2, 20_000, 8, generator=generator)
+    score = SCORES[name](x, x, last)
+    steep = 3 / float(score.std())
+    seen = torch.rand(20_000, generator=generator) < torch.sigmoid(steep * (score - score.mean()) - 1)
+    found = calibrated(name, score, seen)
+    assert found.slope == pytest.approx(steep, rel=0.05)
+    risk = FreeRisk(score=found, logits=lambda x: x)(x, x.new_zeros(()), x.new_zeros(()), last)
+    assert float(risk.mean()) == pytest.approx(float(seen.float().mean()), abs=0.002)
+    assert auroc(risk, seen) == pytest.approx(auroc(score, seen), abs=1e-6)
+
+
+def test_free_scores_are_what_they_are_called() -> None:
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25]])
+    found = {name: score(p.log(), p, None) for name, score in SCORES.items()}
+    assert found["max probability"].tolist() == pytest.approx([-0.7, -0.4])
+    assert found["margin"].tolist() == pytest.approx([-0.5, -0.05])
+    assert found["entropy"].tolist() == pytest.approx([0.8018, 1.0805], abs=1e-4)
+    assert found["cosine"].tolist() == [0, 0]
+    assert SCORES["cosine"](p, p, 2 * p).tolist() == pytest.approx([-1, -1])
 
 
 def test_training_refuses_states_of_another_model(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from diffulex_edge.runtime.exit_file import Cascading
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.reveal_settled import Exponential, RevealSettled, SchED
 from diffulex_edge.runtime.step import Step
-from diffulex_edge.sedac.probe import Probe
+from diffulex_edge.sedac.probe import Risk
 from diffulex_edge.tuning.exits import changed, written
 
 CURVE = (0.001, 0.01, 0.05, 0.2, 0.8)  # scales of the risk thresholds
@@ -28,7 +28,7 @@ SETTLED = (2.0, 4.0, 8.0)  # k of SchED's exponential: early commit by whole ste
 
 def exit_curve(
     denoiser: Denoiser,
-    probes: Mapping[int, Probe],
+    probes: Mapping[int, Risk],
     prompts: Sequence[Sequence[int]],
     plan: Plan,
     cascade: Cascading,
@@ -123,7 +123,7 @@ class Chance:
 def _coin(rate: float, generator: torch.Generator) -> Any:
     """In a probe's place: no risk for a share of the tokens, and for the others more than any threshold."""
 
-    def toss(x: Tensor, masked: Tensor, t: Tensor) -> Tensor:
+    def toss(x: Tensor, masked: Tensor, t: Tensor, last: Tensor | None = None) -> Tensor:
         return (torch.rand(x.shape[:-1], generator=generator, device=x.device) >= rate).float() * 1e9
 
     return toss

@@ -84,7 +84,7 @@ def collect_into(folder: Path, denoiser: Any, prompts: Sequence[list[int]], plan
 
 
 def train_in(folder: Path, denoiser: Any) -> dict[str, Any]:
-    """Probes from the states; those that do not beat what is free are left out, and if none does the work ends here."""
+    """Probes from the states. Where one does not beat what is free, the best of that serves; or nothing, by chance."""
     facts = read_sealed_json(folder / COLLECTED)
     if facts["states"] != sha256_file(folder / STATES):
         raise UsageError(f"{folder / STATES} is not what {COLLECTED} tells of: collect again")
@@ -93,11 +93,12 @@ def train_in(folder: Path, denoiser: Any) -> dict[str, Any]:
     states, orders = read_states(folder / STATES)
     judged = train_probes(states)
     admitted = {one.layer: one.probe for one in judged if one.admitted}
+    free = {one.layer: one.scores[one.serves] for one in judged if one.serves in one.scores}
     rows = [_row(one) for one in judged]
-    if not admitted:
-        raise UsageError("no probe ranks tokens better than the model's own probabilities: exits would gain nothing")
+    if not admitted and not free:
+        raise UsageError("nothing ranks tokens better than chance: exits would gain nothing")
     collected = {name: facts[name] for name in ("prompts", "tokens", "steps", "block_size", "context")}
-    write_exits(folder, denoiser, admitted, orders, {"layers": rows, "collected": collected})
+    write_exits(folder, denoiser, admitted, orders, {"layers": rows, "collected": collected}, free)
     return {"layers": rows}
 
 
@@ -109,6 +110,7 @@ def _row(one: Judged) -> dict[str, Any]:
         "best_free": one.best_free,
         "free": one.free,
         "admitted": one.admitted,
+        "serves": one.serves,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from diffulex_edge.runtime.exit_file import Cascading
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.sampler import Greedy
 from diffulex_edge.sedac.guarantee import SpotChecks, conformal_bounds, fixed_sequence
-from diffulex_edge.sedac.probe import Probe
+from diffulex_edge.sedac.probe import Risk
 
 SCALES = tuple(0.0001 * 2**i for i in range(14))  # of the risk thresholds, the most careful first; to 0.82
 
@@ -70,7 +70,7 @@ def written(denoiser: Denoiser, prompt: Sequence[int], plan: Plan) -> Finished:
 
 def calibrate_exits(
     denoiser: Denoiser,
-    probes: dict[int, Probe],
+    probes: Mapping[int, Risk],
     prompts: Sequence[Sequence[int]],
     plan: Plan,
     promise: Promise,
@@ -118,7 +118,7 @@ def calibrate_exits(
 
 def watch_exits(
     denoiser: Denoiser,
-    probes: dict[int, Probe],
+    probes: Mapping[int, Risk],
     prompts: Sequence[Sequence[int]],
     plan: Plan,
     calibration: dict[str, Any],

@@ -1,11 +1,14 @@
-"""Probes for the layers of a model, each admitted only where it beats what is free."""
+"""Probes for the layers of a model, each admitted only where it beats what is free, which serves where it does not."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from diffulex_edge.sedac.free import FreeScore, calibrated
 from diffulex_edge.sedac.probe import Probe, auroc, fit
 from diffulex_edge.tuning.states import FREE, States
+
+CHANCE = 0.5  # the AUROC of a coin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,7 @@ class Judged:
     changed: float  # share of the tokens that would change
     auroc: float
     free: dict[str, float]  # AUROC of each score that needs no probe, in the direction that ranked the training better
+    scores: dict[str, FreeScore]  # what each of these means as a risk
 
     @property
     def best_free(self) -> str:
@@ -25,6 +29,13 @@ class Judged:
     @property
     def admitted(self) -> bool:
         return self.auroc > self.free[self.best_free]
+
+    @property
+    def serves(self) -> str | None:
+        """`probe`, else the best of what is free; None where that ranks no better than chance."""
+        if self.admitted:
+            return "probe"
+        return self.best_free if self.free[self.best_free] > CHANCE else None
 
 
 def train_probes(states: States, *, held_out: float = 0.25, seed: int = 0) -> list[Judged]:
@@ -46,6 +57,7 @@ def train_probes(states: States, *, held_out: float = 0.25, seed: int = 0) -> li
                 changed=float(held.changed.float().mean()),
                 auroc=auroc(risk, held.changed),
                 free=free,
+                scores={name: calibrated(name, seen.free[name], seen.changed) for name in FREE},
             )
         )
     return found

@@ -23,8 +23,9 @@ from diffulex_edge.runtime.decode import Draft, decode
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.sampler import Greedy, Guess, ban
 from diffulex_edge.runtime.step import Step
+from diffulex_edge.sedac.free import SCORES
 
-FREE = ("max probability", "margin", "entropy", "cosine")  # what a probe has to beat
+FREE = tuple(SCORES)  # what a probe has to beat
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,14 +119,11 @@ def _moment(
         logits = ban(denoiser.ends.logits(x, hidden), banned)
         guess: Guess = plan.sampler(logits, hidden, draft.guess.generator)
         after, _ = plan.reveal(guess, block, ~draft.asked, draft.step, None)
-        p = logits.float().softmax(-1)
-        top = p.topk(2).values
         state = x[hidden].float()
-        moved = torch.zeros(len(state)) if last is None else torch.cosine_similarity(state, last, -1)
+        free = {name: score(logits, state, last) for name, score in SCORES.items()}
         last = state
-        free = (-top[:, 0], top[:, 1] - top[:, 0], -torch.special.entr(p).sum(-1).neg(), -moved)
         changed = (after != draft.block)[hidden]
-        found["layers"][layer] = (state.half(), changed, dict(zip(FREE, free, strict=True)))
+        found["layers"][layer] = (state.half(), changed, free)
     return found
 
 
