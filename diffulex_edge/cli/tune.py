@@ -55,17 +55,16 @@ def run(flags: Flags) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    columns = ("threads", "block", "ready, s", "tokens/s", "times", "low", "high", "bits/char", "lost", "+-", "agrees")
-    table = Table("engine", *columns, box=None)
+    table = Table(
+        "engine", *("threads", "block", "ready, s", "tok/s", "times", "bits/char", "lost", "agrees"), box=None
+    )
+    table.columns[0].no_wrap = True
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and before["base"] != row["base"]:
             table.add_row()
         over = row["times_base"]
-        times = (
-            ("base", "", "") if row["name"] == row["base"] else map(number, (over["ratio"], over["low"], over["high"]))
-        )
-        lost = f"{row['loss']:+.2%}" + ("" if row["passes"] else f", over {row['budget']:.0%}")
+        times = "base" if row["name"] == row["base"] else f"{over['ratio']:.2f} ({over['low']:.2f}-{over['high']:.2f})"
+        lost = f"{row['loss']:+.2%}" + ("" if row["passes"] else " too much")
         shape = (str(row["threads"]), str(row["block_size"]), number(row["ready_s"]), number(row["tokens_per_s"]))
-        quality = (number(row["bits_per_char"]), lost, f"{row['loss_stderr']:.2%}", number(row["guess_agreement"]))
-        table.add_row(row["engine"], *shape, *times, *quality)
+        table.add_row(row["engine"], *shape, times, number(row["bits_per_char"]), lost, number(row["guess_agreement"]))
     return table
