@@ -55,8 +55,8 @@ def run(flags: Flags) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("engine", "threads", "block", "ready, s", "tok/s", "times", "bits lost", "agrees", box=None)
-    table.columns[0].overflow = "fold"
+    table = Table("engine", "threads", "block", "ready", "tok/s", "times", "bits lost", "agrees", box=None)
+    table.columns[0].min_width = 16
     table.columns[5].no_wrap = table.columns[6].no_wrap = True
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and before["base"] != row["base"]:
@@ -64,6 +64,6 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         over = row["times_base"]
         times = "base" if row["name"] == row["base"] else f"{over['ratio']:.2f} ({over['low']:.2f}-{over['high']:.2f})"
         lost = f"{row['loss']:+.2%}" + ("" if row["passes"] else f" > {row['budget']:.0%}")
-        shape = (str(row["threads"]), str(row["block_size"]), number(row["ready_s"]), number(row["tokens_per_s"]))
+        shape = (str(row["threads"]), str(row["block_size"]), f"{row['ready_s']:.1f} s", number(row["tokens_per_s"]))
         table.add_row(row["engine"], *shape, times, lost, number(row["guess_agreement"]))
     return table
