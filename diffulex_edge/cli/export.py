@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.export import ExportConfig, ExportResult
 from diffulex_edge.export.bundle import as_json, export_bundle
 from diffulex_edge.export.openvino_ir import IR
+from diffulex_edge.text.corpus import read_documents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,8 @@ class Flags:
     ckpt: str = SHIPPED  # a run or checkpoint folder, the shipped model's name, or OWNER/NAME of a pulled one
     output: Path | None = None  # None: exported/model.pte; of openvino_ir, a folder, exported/openvino
     shape: ExportConfig = ExportConfig()
+    calibration_data: tuple[Path, ...] = ()  # documents that qnn's quantiser chooses its ranges by
+    calibration_documents: int = 16  # of these, at most
     tokenizer: Path | None = None  # a tokenizer to use instead of the one beside the weights; of the same vocabulary
     json: str | None = None  # write the result as JSON to this path; - for standard output
 
@@ -33,7 +37,8 @@ def run(flags: Flags) -> dict[str, Any]:
         denoiser, _ = load(flags.ckpt, tokenizer=flags.tokenizer)
         source = flags.tokenizer or source_of(flags.ckpt)
         output = flags.output or Path("exported") / ("openvino" if flags.shape.backend == IR else "model.pte")
-        result = export_bundle(denoiser, source, output, flags.shape)
+        texts = [each.text for each in islice(read_documents(flags.calibration_data), flags.calibration_documents)]
+        result = export_bundle(denoiser, source, output, flags.shape, texts)
     out.print(_table(result))
     out.print(f"{result.path}: {result.size_bytes / 1e6:.1f} MB. Try it: diffulex-edge sample --pte {result.path}")
     return as_json(result)

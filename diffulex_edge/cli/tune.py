@@ -56,7 +56,7 @@ def run(flags: Flags) -> dict[str, Any]:
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table("engine", "threads", "block", "ready", "tok/s", "times", "bits lost", "agrees", box=None)
-    table.columns[0].min_width = 16
+    table.columns[0].min_width = 12
     table.columns[5].no_wrap = table.columns[6].no_wrap = True
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and before["base"] != row["base"]:

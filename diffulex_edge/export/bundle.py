@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from diffulex_edge.runtime.text import wordless
 from diffulex_edge.text.tokenizer import load_tokenizer, tokenizer_files
 
 
-def export_bundle(model: Any, tokenizer: Path, output: Path, config: ExportConfig) -> ExportResult:
+def export_bundle(
+    model: Any, tokenizer: Path, output: Path, config: ExportConfig, texts: Sequence[str] = ()
+) -> ExportResult:
     """Writes `output`, its description, and beside them the tokenizer.
 
-    tokenizer: a file, or a folder that holds one. Raises UsageError where another tokenizer lies beside `output`.
+    tokenizer: a file, or a folder that holds one. texts: what a backend with a quantiser of its own (qnn) chooses its
+    ranges by. Raises UsageError where another tokenizer lies beside `output`.
     """
     sources = tokenizer_files(tokenizer)
     alone = config.backend == IR  # in a folder of its own, tokenizer and all
@@ -30,7 +34,9 @@ def export_bundle(model: Any, tokenizer: Path, output: Path, config: ExportConfi
     output.parent.mkdir(parents=True, exist_ok=True)
     words = load_tokenizer(sources[0])
     about = {"tokenizer": {"file": sources[0].name, "fingerprint": words.fingerprint}}
-    result = export(model, output, config, about, wordless(model.spec, words), beside=sources if alone else ())
+    seen = [words.encode(text) for text in texts]
+    beside = sources if alone else ()
+    result = export(model, output, config, about, wordless(model.spec, words), calibration=seen, beside=beside)
     for source, target in pairs:
         if not target.exists():
             shutil.copyfile(source, target)

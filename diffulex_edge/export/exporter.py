@@ -71,6 +71,11 @@ def _without_known_warnings() -> Iterator[None]:
         yield
 
 
+def _check_calibration(calibration: Sequence[Sequence[int]], backend: str, quantizer: Any) -> None:
+    if calibration and quantizer is None:
+        raise UsageError(f"{backend} has no quantiser of its own and takes no calibration texts: qnn does")
+
+
 @_without_known_warnings()
 def export(
     model: Any,
@@ -87,6 +92,7 @@ def export(
     """
     if config.backend == IR:
         check_scheme(config.quantization)
+        _check_calibration(calibration, IR, None)
         graph = make_graph(NATIVE.write(model), config, banned)
         methods = list(graph.methods(config.depths))
         return export_ir(graph, methods, path, config, describe(graph, methods, config, about), beside)
@@ -94,13 +100,15 @@ def export(
         raise UsageError(f"backend {config.backend!r} is not one of {', '.join((*BACKENDS, IR))}")
     backend = BACKENDS[config.backend]
     backend.available().need()
+    quantizer = backend.quantizer()
+    _check_calibration(calibration, backend.name, quantizer)
     dialect = FRIENDLY if backend.friendly else NATIVE
     model = model if config.quantization is None else quantized(model, config.quantization, backend)
     graph = make_graph(dialect.write(model), config, banned)
     methods = list(graph.methods(config.depths))
     description = describe(graph, methods, config, about)
     programs = {method.name: trace(graph, method, dialect) for method in methods}
-    if (quantizer := backend.quantizer()) is not None:
+    if quantizer is not None:
         programs = {m.name: rounded(programs[m.name], graph, m, quantizer, calibration) for m in methods}
     lowered = lower(programs, backend, description)
     left = {method.name: outside(lowered.exported_program(method.name)) for method in methods}

@@ -121,6 +121,7 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"quantization": "weight_only_int8"}, "xnnpack does not compute weight_only_int8; it takes dynamic_int8"),
         ({"quantization": "static_int8"}, "write the model by `quantize"),
         ({"quantization": "int3"}, "'int3' is not one of"),
+        ({"calibration": [[5, 6]]}, "xnnpack .* takes no calibration texts"),
     ):
         with pytest.raises(UsageError, match=said):
             export_model(model, output_path=tmp_path / "x.pte", **wrong)
