@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffulex_edge.bench.aot import AotProgram
 from diffulex_edge.bench.environment import environment
 from diffulex_edge.bench.flops import count_flops
 from diffulex_edge.bench.llama_cpp import LlamaCpp
@@ -92,11 +93,23 @@ def _outside(scheme: str | None) -> Callable[[Any, Place], Denoiser]:
     return make
 
 
+def _aot(name: str) -> Callable[[Any, Place], Denoiser]:
+    """Of the backend whose graph it shares, only the spelling."""
+
+    def make(model: Any, place: Place) -> Denoiser:
+        shape: dict[str, Any] = {"context": place.kind, "block_size": place.length, "max_length": place.length}
+        return PteDenoiser(AotProgram(_cast(name)(model, place), ExportConfig(backend=IR, **shape), place.folder))
+
+    return make
+
+
 ENGINES: dict[str, Callable[[Any, Place], Denoiser]] = {
     "eager": lambda model, place: model,
     "eager-bf16": _cast("bf16"),
     "compiled": lambda model, place: compiled(model),
     "compiled-bf16": lambda model, place: compiled(_cast("bf16")(model, place)),
+    "aot": _aot("fp32"),
+    "aot-bf16": _aot("bf16"),
     **{f"eager-{name}": _quantized(name) for name in ("dynamic_int8", "weight_only_int8", "dynamic_int4")},
     "xnnpack": _program(None),
     "xnnpack-dynamic_int8": _program("dynamic_int8"),

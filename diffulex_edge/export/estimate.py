@@ -21,10 +21,10 @@ from diffulex_edge.runtime.pte import PteDenoiser
 RUNS = 7
 
 
-def estimate(denoiser: PteDenoiser) -> dict[str, Any]:
+def estimate(denoiser: PteDenoiser, path: Path) -> dict[str, Any]:
     """Milliseconds of each method (median of seven calls, one thread), and bytes that a process takes on for it."""
     calls = {name: _milliseconds(denoiser, name) for name in denoiser.description["methods"]}
-    return {"threads": 1, "milliseconds": calls, "memory_bytes": memory(denoiser.program.path)}
+    return {"threads": 1, "milliseconds": calls, "memory_bytes": memory(path)}
 
 
 def _milliseconds(denoiser: PteDenoiser, method: str) -> float:

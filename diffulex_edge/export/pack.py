@@ -78,7 +78,7 @@ def make_pack(
                 **{path.name: checkpoint.copy_of(path) for path in files},
                 RUNNER: checkpoint.document(contract),
                 GOLDEN: checkpoint.document(golden),
-                ESTIMATE: checkpoint.document(estimate(denoiser)),
+                ESTIMATE: checkpoint.document(estimate(denoiser, program)),
             },
         )
     checkpoint.verify(folder)

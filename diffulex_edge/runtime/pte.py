@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -68,16 +68,29 @@ class PteCanvas:
         return seen
 
 
+class Runs(Protocol):
+    """A program that is open: what is in it, and its methods by name."""
+
+    @property
+    def description(self) -> dict[str, Any]: ...
+
+    def call(self, name: str, *inputs: Tensor) -> list[Any]: ...
+
+
+def _open(path: str | Path, threads: int | None) -> Runs:
+    opened = OpenvinoProgram if is_openvino_folder(Path(path)) else Program
+    return opened(path, threads=threads)
+
+
 class PteDenoiser:
     """A Denoiser over a .pte, or a folder of OpenVINO's files, that `export_model` made."""
 
-    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        """threads: of the runtime's operators; None: as it chooses.
+    def __init__(self, path: str | Path | Runs, *, threads: int | None = None) -> None:
+        """path: the file or folder, or a program that is open. threads: of its operators; None: as its runtime chooses.
 
         Raises ArtefactError where a file is damaged or not one of ours, BackendUnavailable without its runtime.
         """
-        opened = OpenvinoProgram if is_openvino_folder(Path(path)) else Program
-        self.program: OpenvinoProgram | Program = opened(path, threads=threads)
+        self.program: Runs = _open(path, threads) if isinstance(path, str | Path) else path
         self.description = self.program.description
         self.block_size: int = self.description["block_size"]  # tokens
         self.kinds: dict[str, Any] = _KINDS[self.description["context"]]

@@ -50,6 +50,16 @@ def test_each_engine_has_its_times_and_its_error(make) -> None:  # type: ignore[
     assert runtimes_table(found).row_count == 2 * len(engines)
 
 
+@pytest.mark.export
+def test_machine_code_made_on_the_spot_is_an_engine() -> None:
+    engines = ("eager", "aot", "aot-bf16")
+    config = RuntimeBenchConfig(runtime_lengths=(8,), runtime_engines=engines, runtime_rounds=1, runtime_steps=2)
+    (part,) = benchmark_runtimes(toys.eco(n_layers=1, local_attn_layers=()), config)["lengths"]
+    errors = {row["engine"]: row["relative_error"] for row in part["engines"]}
+    assert not part["missing"]
+    assert errors["aot"] < 1e-5 < errors["aot-bf16"] < 0.05
+
+
 def test_engines_that_there_are_not_are_named() -> None:
     with pytest.raises(UsageError, match="'onnx'"):
         RuntimeBenchConfig(runtime_engines=("eager", "onnx"))
