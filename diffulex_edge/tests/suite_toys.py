@@ -14,7 +14,7 @@ from diffulex_edge.suite.jobs import Job
 from diffulex_edge.suite.workplace import SuiteConfig, Workplace
 from diffulex_edge.train.signals import Stop
 
-PATIENCE = 60.0  # seconds
+PATIENCE = 300.0  # seconds: a worker of Ray starts slowly where others are at work
 
 
 def workplace(root: Path, workers: int = 0) -> Workplace:

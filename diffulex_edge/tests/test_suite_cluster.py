@@ -146,7 +146,7 @@ def test_ctrl_c_ends_the_ray_that_was_started_and_keeps_what_was_done(tmp_path: 
     run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: (models / "b" / "at-work").exists() or run.poll() is not None)
     run.send_signal(signal.SIGINT)
-    out, err = run.communicate(timeout=120)
+    out, err = run.communicate(timeout=300)
     assert out == "a \nstopped; the same command goes on with what is in here/rows and here/models False\n", err
     assert err == ""
     assert (models / "b" / "checkpoint").exists()
