@@ -130,7 +130,7 @@ def test_an_engine_that_does_not_open_is_told_in_one_line(tmp_path: Path) -> Non
 
 
 def test_the_choice_is_written_and_obeyed(
-    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, found = tmp_path / "run", tmp_path / "tune.json"
     shutil.copytree(tiny_run.run, run)
@@ -151,6 +151,9 @@ def test_the_choice_is_written_and_obeyed(
         assert bool(told) == ("tuned" in said)
     (run.with_name("run.tuned") / CHOICE).write_text("{}")
     assert main(sampling) == 3
+    monkeypatch.setattr("diffulex_edge.machine._free_memory", lambda: 1000)
+    assert main(tuning) == 4
+    assert "racing 1 engines needs" in capsys.readouterr().err
 
 
 @pytest.mark.export

@@ -6,6 +6,7 @@ many steps a token. Quality is that of held-out texts, read block by block as th
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,10 +19,11 @@ from torch import nn
 
 from diffulex_edge.bench.progress import bar
 from diffulex_edge.bench.statistics import BITS, paired_bootstrap, ratio
+from diffulex_edge.bench.steps import weight_bytes
 from diffulex_edge.bench.texts import Texts
 from diffulex_edge.errors import BackendUnavailable, UsageError
 from diffulex_edge.files import alone_in
-from diffulex_edge.machine import cores
+from diffulex_edge.machine import cores, need_memory
 from diffulex_edge.quant.quantizer import is_quantized
 from diffulex_edge.runtime.plan import MODES, Plan, mode_plan, plan_for
 from diffulex_edge.text.tokenizer import Tokenizer
@@ -71,12 +73,12 @@ class Sample:
 
     @classmethod
     def of(cls, texts: Texts, tokenizer: Tokenizer, size: int, config: TuneConfig) -> Sample:
-        """size: of the largest block, in tokens, which the others divide."""
+        """size: in tokens, of what all blocks divide."""
         most = max(size, config.window - config.window % size)
         cut = [ids[: min(most, len(ids) - len(ids) % size)] for ids in texts.ids]
         kept = [ids for ids in cut if ids][: config.texts]
         if not kept:
-            raise UsageError(f"none of {len(texts.ids)} documents has the {size} tokens of the largest block")
+            raise UsageError(f"none of {len(texts.ids)} documents has {size} tokens, of which all blocks are parts")
         return cls(ids=kept, chars=np.array([len(tokenizer.decode(ids)) for ids in kept], np.float64))
 
 
@@ -84,16 +86,19 @@ def tune(model: Any, tokenizer: Tokenizer, workshop: Workshop, texts: Texts, con
     """Measures, writes the choice and its program, and gives every row.
 
     model: the Denoiser of the workshop, in fp32. The choice lies in `workshop.folder`, programs in a folder of that.
-    Raises UsageError for a model that nothing can be made of, BackendUnavailable where not even the plain one runs.
+    Raises UsageError for a model that nothing can be made of, BackendUnavailable where not even the plain one runs,
+    ResourceError where memory does not hold all engines at once.
     """
     _check(model, workshop.source)
     plan = plan_for(model.spec)
     size, others = plan.block_size, _other_sizes(model.spec.block_length, plan.block_size, config)
-    sample = Sample.of(texts, tokenizer, max((size, *others)), config)
+    sample = Sample.of(texts, tokenizer, math.lcm(size, *others), config)
     race = Race(sample.ids, config.seconds, config.new_tokens)
     with alone_in(workshop.folder, "tune"):
         threads = config.thread_counts or tuple(sorted({1, cores()}))
-        ends = race.run(_sides(workshop, race, plan, config.engines, threads, (size,)))
+        sides = _sides(workshop, race, plan, config.engines, threads, (size,))
+        need_memory(len(sides) * weight_bytes(model), f"racing {len(sides)} engines")
+        ends = race.run(sides)
         plain = _plain(ends, race)
         rows = [_row(end, plain, plain, sample, config) for end in ends]
         best = ends[fastest(rows, ends.index(plain))]
