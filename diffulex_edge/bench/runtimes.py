@@ -175,10 +175,9 @@ def benchmark_runtimes(model: Any, config: RuntimeBenchConfig = RuntimeBenchConf
 def _length(
     model: Any, place: Place, rates: dict[str, float], peer: LlamaCpp | None, config: RuntimeBenchConfig
 ) -> dict[str, Any]:
-    sides, missing = _engines(model, place, config)
+    sides, errors, missing = _engines(model, place, config)
     plans = {name: _plan(side, place, config) for name, side in sides.items()}
-    right, flops = _look(model, place), count_flops(lambda: _look(model, place))
-    errors = {name: _error(_look(side, place), right) for name, side in sides.items()}
+    flops = count_flops(lambda: _look(model, place))
     times: dict[str, list[tuple[float, ...]]] = {name: [] for name in sides}
     with bar(f"steps and texts of {place.length} tokens", config.runtime_rounds + 1) as advance:
         for turn in range(-1, config.runtime_rounds):
@@ -203,19 +202,26 @@ def _length(
     }
 
 
-def _engines(model: Any, place: Place, config: RuntimeBenchConfig) -> tuple[dict[str, Denoiser], dict[str, str]]:
+def _engines(
+    model: Any, place: Place, config: RuntimeBenchConfig
+) -> tuple[dict[str, Denoiser], dict[str, float], dict[str, str]]:
+    """Those that are here and take one look; the error of that look; and why others are missing."""
     sides: dict[str, Denoiser] = {}
+    errors: dict[str, float] = {}
     missing: dict[str, str] = {}
+    right = _look(model, place)
     with bar(f"making engines for {place.length} tokens", len(config.runtime_engines)) as advance:
         for name in config.runtime_engines:
             try:
-                sides[name] = ENGINES[name](model, place)
+                side = ENGINES[name](model, place)
+                errors[name] = _error(_look(side, place), right)
+                sides[name] = side
             except BackendUnavailable as error:
                 missing[name] = str(error)
             advance(1)
     if config.runtime_engines[0] in missing:
         raise BackendUnavailable(missing[config.runtime_engines[0]])
-    return sides, missing
+    return sides, errors, missing
 
 
 def _plan(side: Denoiser, place: Place, config: RuntimeBenchConfig) -> Plan:

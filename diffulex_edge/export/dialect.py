@@ -157,6 +157,7 @@ def _attention(
 
 
 NATIVE = Dialect()
+PRODUCTS = {aten.scaled_dot_product_attention.default: _attention}  # attention as products, for who has not the kernel
 FRIENDLY = Dialect(
     modules={nn.LayerNorm: LinearNorm, nn.RMSNorm: LinearNorm, ShortConv: ConvTaps},
     operators={
@@ -170,6 +171,6 @@ FRIENDLY = Dialect(
         aten.alias.default: _alias,
         aten.unsqueeze.default: _unsqueeze,
         aten.lerp.Tensor: _lerp,
-        aten.scaled_dot_product_attention.default: _attention,
+        **PRODUCTS,
     },
 )

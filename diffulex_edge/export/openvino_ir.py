@@ -19,6 +19,7 @@ from typing import Any
 from diffulex_edge.backends.openvino_backend import ROUNDINGS, native
 from diffulex_edge.errors import UsageError
 from diffulex_edge.export.config import ExportConfig, ExportResult
+from diffulex_edge.export.dialect import PRODUCTS
 from diffulex_edge.export.graph import Graph, Method
 from diffulex_edge.export.stateless import memory_ports, trace_stateless
 from diffulex_edge.files import sha256_file
@@ -71,9 +72,10 @@ def export_ir(
 
 
 def _write(program: Any, path: Path, quantization: str | None) -> None:
+    """Attention is spelled out: OpenVINO's CPU plugin takes the kernel's groups of heads, and fails at 128 tokens."""
     import openvino
 
-    model = openvino.convert_model(program)
+    model = openvino.convert_model(program.run_decompositions(dict(PRODUCTS)))
     if quantization == "weight_only_int8":
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # it draws tables
             import nncf

@@ -42,12 +42,15 @@ class OpenvinoProgram:
         self._memory = [empty(port) for port in self.description["memory"]]
 
     def call(self, name: str, *inputs: Tensor) -> list[Any]:
-        """What a method gives for its inputs."""
+        """What a method gives for its inputs. Raises BackendUnavailable where OpenVINO fails in it."""
         if name not in self._methods:
             self._methods[name] = self._open(name)
         request = self._methods[name]
         given = [value.numpy() for value in (*inputs, *self._memory)]
-        found = [torch.from_numpy(value) for value in request.infer(given, share_inputs=True).to_tuple()]
+        try:
+            found = [torch.from_numpy(value) for value in request.infer(given, share_inputs=True).to_tuple()]
+        except RuntimeError as error:
+            raise BackendUnavailable(f"{self.path}: OpenVINO cannot run {name} ({error})") from None
         outputs = len(self.description["methods"][name]["outputs"])
         if name in self.description["keeps"]:
             self._memory = found[outputs:]
