@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from diffulex_edge.api import load
 from diffulex_edge.bench import blocks, bounds
 from diffulex_edge.diffusion.schedule import find_schedule
-from diffulex_edge.errors import DiffulexEdgeError
+from diffulex_edge.errors import DiffulexEdgeError, UsageError
 from diffulex_edge.machine import NUMBER_TYPES, set_threads
 from diffulex_edge.runtime.decode import decode, finish
 from diffulex_edge.runtime.plan import plan_for
@@ -66,7 +66,11 @@ class Player:
         self._process.start()
         theirs.close()
         self.limit: int | None  # tokens of a text, prompt and answer together; None: any
-        self.opened_s, self.limit = self._answer()
+        try:
+            self.opened_s, self.limit = self._answer()
+        except EngineFailed:
+            self.close()
+            raise
 
     def write(self, prompt: str, tokens: int) -> tuple[float, float]:
         """Processor and wall seconds that so many tokens after the prompt took, the likeliest ones."""
@@ -143,6 +147,8 @@ class _Worker:
         parts = blocks.stretches(texts, size, max(map(len, texts)))
         shape: dict[str, Any] = {"block_size": size, "n_samples": SAMPLES, "modes": (mode,)}
         found = blocks.block_bounds(self.denoiser, parts, **shape, reading=reading)
+        if mode in found.missing:
+            raise UsageError(found.missing[mode])
         return found.nats[mode].mean(1).sum(1), torch.cat(guesses).numpy()
 
 
