@@ -76,6 +76,13 @@ def _product_rate(product: Callable[[], object], size: int, seconds: float) -> f
     return 2 * size**3 * runs / (time.perf_counter() - start)
 
 
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Processor seconds of all threads, and wall seconds."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
 def bandwidth(size: int = 1 << 28, runs: int = 5) -> float:
     """Bytes a second that are read from memory: the best of adding up `size` bytes, more than a cache holds."""
     x, best = torch.ones(size // 4), float("inf")

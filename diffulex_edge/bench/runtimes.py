@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from diffulex_edge.errors import BackendUnavailable, UsageError
 from diffulex_edge.export.config import ExportConfig
 from diffulex_edge.export.exporter import export
 from diffulex_edge.export.openvino_ir import IR
-from diffulex_edge.machine import NUMBER_TYPES, bandwidth, gemm_rate, int8_rate
+from diffulex_edge.machine import NUMBER_TYPES, bandwidth, gemm_rate, int8_rate, timed
 from diffulex_edge.model.base import Context, Denoiser, DenoiserSpec
 from diffulex_edge.model.compiled import compiled
 from diffulex_edge.quant import find_scheme
@@ -182,8 +181,8 @@ def _length(
     with bar(f"steps and texts of {place.length} tokens", config.runtime_rounds + 1) as advance:
         for turn in range(-1, config.runtime_rounds):
             for name, side in sides.items():
-                step = _timed(lambda side=side: _look(side, place))  # type: ignore[misc]
-                text = _timed(lambda side=side, plan=plans[name]: _write(side, place, plan))  # type: ignore[misc]
+                step = timed(lambda side=side: _look(side, place))  # type: ignore[misc]
+                text = timed(lambda side=side, plan=plans[name]: _write(side, place, plan))  # type: ignore[misc]
                 times[name] += [(*step, *text)] if turn >= 0 else []
             if peer is not None:
                 peer.turn(place.length, counts=turn >= 0)
@@ -246,13 +245,6 @@ def _write(side: Denoiser, place: Place, plan: Plan) -> None:
 def _error(found: Tensor, right: Tensor) -> float:
     """||found - right|| / ||right||."""
     return float((found.float() - right).norm() / right.norm())
-
-
-def _timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Processor and wall seconds."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    work()
-    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def _row(name: str, times: Any, base: Any, error: float, length: int) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def run(flags: Flags) -> dict[str, Any]:
         context=plan_for(model.spec).context,
         max_length=flags.tuning.max_length,
     )
-    result = tune(model, tokenizer, workshop, Texts.read(documents, tokenizer), flags.tuning)
+    result = tune(workshop, tokenizer, Texts.read(documents, tokenizer), flags.tuning)
     out.print(_table(result["rows"]))
     for name, reason in result["missing"].items():
         out.print(f"left out: {name}: {reason}", markup=False)

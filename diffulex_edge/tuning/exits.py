@@ -131,13 +131,11 @@ def watch_exits(
     factor: of the calibrated scale, where the checks begin; what they end with is in the answer.
     """
     checks = SpotChecks(epsilon=calibration["epsilon"], scale=factor)
-    began, losses = factor, []
     for prompt in prompts:
         whole = written(denoiser, prompt, plan)
         early = written(
             denoiser, prompt, replace(plan, exit=cascade.exits(probes, calibration["scale"] * checks.scale))
         )
-        losses.append(changed(early.tokens[0], whole.tokens[0]))
-        checks.see(losses[-1])
+        checks.see(changed(early.tokens[0], whole.tokens[0]))
         advance(1)
-    return {"n": checks.checks, "risk": checks.total / checks.checks, "began": began, "factor": checks.scale}
+    return {"n": checks.checks, "risk": checks.total / checks.checks, "began": factor, "factor": checks.scale}

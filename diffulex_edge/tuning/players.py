@@ -23,7 +23,7 @@ from diffulex_edge.api import load
 from diffulex_edge.bench import blocks, bounds
 from diffulex_edge.diffusion.schedule import find_schedule
 from diffulex_edge.errors import DiffulexEdgeError, UsageError
-from diffulex_edge.machine import NUMBER_TYPES, set_threads
+from diffulex_edge.machine import NUMBER_TYPES, set_threads, timed
 from diffulex_edge.runtime.decode import decode, finish
 from diffulex_edge.runtime.plan import plan_for
 from diffulex_edge.runtime.text import prompt_ids, text_plan
@@ -132,9 +132,7 @@ class _Worker:
 
     def write(self, prompt: str, tokens: int) -> tuple[float, float]:
         ids, plan = prompt_ids(self.tokenizer, prompt), replace(self.plan, max_new_tokens=tokens)
-        cpu, wall = time.process_time(), time.perf_counter()
-        finish(decode(self.denoiser, [ids], plan))
-        return time.process_time() - cpu, time.perf_counter() - wall
+        return timed(lambda: finish(decode(self.denoiser, [ids], plan)))
 
     def read(self, texts: Sequence[Sequence[int]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         guesses: list[torch.Tensor] = []

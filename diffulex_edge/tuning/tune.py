@@ -82,13 +82,14 @@ class Sample:
         return cls(ids=kept, chars=np.array([len(tokenizer.decode(ids)) for ids in kept], np.float64))
 
 
-def tune(model: Any, tokenizer: Tokenizer, workshop: Workshop, texts: Texts, config: TuneConfig) -> dict[str, Any]:
+def tune(workshop: Workshop, tokenizer: Tokenizer, texts: Texts, config: TuneConfig) -> dict[str, Any]:
     """Measures, writes the choice and its program, and gives every row.
 
-    model: the Denoiser of the workshop, in fp32. The choice lies in `workshop.folder`, programs in a folder of that.
+    The choice lies in `workshop.folder`, programs in a folder of that.
     Raises UsageError for a model that nothing can be made of, BackendUnavailable where not even the plain one runs,
     ResourceError where memory does not hold all engines at once.
     """
+    model = workshop.model
     _check(model, workshop.source)
     plan = plan_for(model.spec)
     size, others = plan.block_size, _other_sizes(model.spec.block_length, plan.block_size, config)
