@@ -52,7 +52,14 @@ JUDGED: dict[str, Mode] = {
 WRITTEN = Mode(
     ("canvas",), own, blank=True
 )  # an approximate cache is exact at the first look, which is all it is asked
-MODES = {**JUDGED, "kv": Mode(("kv",), own), "canvas": WRITTEN, "dual": WRITTEN, "prefix": WRITTEN}
+MODES = {
+    **JUDGED,
+    "memory": JUDGED["block_frozen"],
+    "kv": Mode(("kv",), own),
+    "canvas": WRITTEN,
+    "dual": WRITTEN,
+    "prefix": WRITTEN,
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,6 @@ from diffulex_edge.runtime.decode import decode, finish
 from diffulex_edge.runtime.plan import plan_for
 from diffulex_edge.runtime.text import prompt_ids, text_plan
 
-MODES = {"memory": "block_frozen"}  # context -> mode of bench.blocks, where it has another name
 SAMPLES = 4  # masks drawn for each block that is read
 PATIENCE = 300.0  # seconds that an engine may take to open, or for one turn
 
@@ -136,7 +135,7 @@ class _Worker:
 
     def read(self, texts: Sequence[Sequence[int]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         guesses: list[torch.Tensor] = []
-        size, mode = self.side.block_size, MODES.get(self.side.context, self.side.context)
+        size, mode = self.side.block_size, self.side.context
         reading = bounds.Reading(
             schedule=find_schedule(self.denoiser.spec.mask_schedule),
             batch_tokens=1,  # a program takes one text at a time
