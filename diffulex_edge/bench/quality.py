@@ -23,11 +23,12 @@ from diffulex_edge.bench.texts import Texts, block_figures
 from diffulex_edge.diffusion.schedule import find_schedule
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
-from diffulex_edge.runtime.plan import MODES, mode_plan, plan_for
+from diffulex_edge.runtime.plan import MODES, Plan, mode_plan, plan_for
 from diffulex_edge.runtime.sampler import choose_sampler
 from diffulex_edge.runtime.score import masked_log_probs
 from diffulex_edge.runtime.text import text_plan
 from diffulex_edge.text.corpus import Document
+from diffulex_edge.text.script import foreign_ids, script_of
 from diffulex_edge.text.tokenizer import Tokenizer
 
 PLL_T0 = (
@@ -53,6 +54,7 @@ class EvalConfig:
     temperature: float = 1.2  # of the generated text; 0: the likeliest token
     top_k: int = 0  # tokens that generating chooses from; 0: all
     top_p: float = 0.9  # probability mass that generating chooses from
+    keep_script: bool = False  # generate in the script of each prompt alone; where that has both, in either
     judge_data: Path = Path(
         "data/processed"
     )  # folder of `prepare` that the judge learns from; without it, the text itself
@@ -207,8 +209,7 @@ def _generation(
         new_tokens=config.new_tokens,
         seed=config.seed,
     )
-    with bar("generating", len(prompts)) as advance:
-        written = generation.write(denoiser, prompts, plan, advance=advance)
+    written = _written(denoiser, tokenizer, prompts, plan, config)
     found = generation.verdict(written, prompts, tokenizer, judge.model)
     went_on = [prompt for prompt in prompts if prompt.reference]
     reference = generation.verdict([prompt.reference for prompt in went_on], went_on, tokenizer, judge.model)
@@ -219,9 +220,24 @@ def _generation(
         "steps": plan.steps,
         "temperature": config.temperature,
         "top_p": config.top_p,
+        "keep_script": config.keep_script,
     }
     details = {**about, "mean_tokens": found.pop("mean_tokens"), "reference": reference, "examples": examples}
     return found, {"generation": details}
+
+
+def _written(
+    denoiser: Denoiser, tokenizer: Tokenizer, prompts: Sequence[generation.Prompt], plan: Plan, config: EvalConfig
+) -> list[list[int]]:
+    """What follows each prompt. A batch shares what is banned, so prompts whose scripts are kept go by script."""
+    scripts = [script_of(prompt.text) if config.keep_script else "mixed" for prompt in prompts]
+    found = {}
+    with bar("generating", len(prompts)) as advance:
+        for script in dict.fromkeys(scripts):
+            own = [prompt for prompt, its in zip(prompts, scripts, strict=True) if its == script]
+            kept = replace(plan, banned=(*plan.banned, *foreign_ids(tokenizer, script)))
+            found[script] = iter(generation.write(denoiser, own, kept, advance=advance))
+    return [next(found[script]) for script in scripts]
 
 
 def generating_mode(denoiser: Denoiser) -> str:

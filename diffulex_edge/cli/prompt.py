@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 from diffulex_edge.errors import UsageError
+from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.text.normalize import normalize
+from diffulex_edge.text.script import foreign_ids, script_of
+from diffulex_edge.text.tokenizer import Tokenizer
 
 MAX_CHARS = 65_536
 CONTROL = ("[MASK]", "</s>")  # how other toolkits write ids that no text can name here
@@ -39,6 +43,11 @@ def checked(text: str) -> str:
                 f"the text holds the literal {word}, which names no control id here; gaps are ___ in `infill`"
             )
     return text
+
+
+def in_script_of(text: str, plan: Plan, tokenizer: Tokenizer) -> Plan:
+    """The plan that writes no letter of another script than the text's; of one in both scripts, or none, as it was."""
+    return replace(plan, banned=(*plan.banned, *foreign_ids(tokenizer, script_of(text))))
 
 
 def _as_utf8(word: str) -> str:

@@ -16,7 +16,7 @@ from diffulex_edge.cli.flags import ModelFlags
 from diffulex_edge.cli.live import View, watch
 from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.cli.picture import save_picture
-from diffulex_edge.cli.prompt import read_prompt
+from diffulex_edge.cli.prompt import in_script_of, read_prompt
 from diffulex_edge.cli.tuned import tuned_for_text
 from diffulex_edge.model.base import Denoiser, DenoiserSpec
 from diffulex_edge.runtime.decode import decode
@@ -33,6 +33,7 @@ class Flags:
     decoding: DecodingFlags = DecodingFlags(temperature=1.2, top_p=0.9)
     blocks: BlockFlags = BlockFlags()
     prompt: str = "एक समय की बात है"  # the text to go on from; - reads standard input
+    keep_script: bool = False  # write in the script of the prompt alone; where that has both, in either
     untuned: bool = False  # leave out what `tune` chose, as do --pte, --threads, --precision, --compile, --edge_profile
     benchmark_runs: int = 0  # decode so many times more and tell the speed
     warmup_runs: int = 1  # runs before those that count
@@ -50,6 +51,7 @@ def run(flags: Flags) -> dict[str, Any]:
         flags = replace(flags, model=tuned_for_text(flags.model, flags.blocks, flags.decoding, prompt))
     denoiser, tokenizer = flags.model.open()
     base = flags.blocks.plan(flags.decoding, denoiser, flags.model.profile)
+    base = in_script_of(prompt, base, tokenizer) if flags.keep_script else base
     plan = flags.blocks.fitted(base, flags.decoding, denoiser.spec)
     config = _bench_config(flags, prompt, base, denoiser.spec) if flags.benchmark_runs else None
     if flags.blocks.frozen_context and "block_frozen" not in denoiser.spec.trained_modes:

@@ -192,3 +192,13 @@ def test_a_model_is_told_the_time_of_its_own_schedule_and_writes_in_its_own_step
         noisy = [call["t"] for call in model.calls if call["t"] is not None]
         told[schedule] = torch.cat([t for t in noisy if (t > 0).all()][:4])
     torch.testing.assert_close(told["cosine"], torch.asin(told["linear"]) * 2 / math.pi)
+
+
+def test_generated_text_can_be_held_to_the_script_of_its_prompt(tmp_path):
+    free, held = (
+        evaluate(Toy(uniform), Letters(), DOCUMENTS, small(tmp_path, keep_script=keep)) for keep in (False, True)
+    )
+    assert free["script_error_rate"] > 0.2
+    assert held["script_error_rate"] == 0
+    assert held["details"]["generation"]["keep_script"]
+    assert held["bits_per_char"] == free["bits_per_char"]

@@ -14,6 +14,7 @@ import pytest
 from diffulex_edge.cli.main import main
 from diffulex_edge.model import checkpoint
 from diffulex_edge.tests.conftest import TinyRun
+from diffulex_edge.text.script import script_errors
 
 Said = pytest.CaptureFixture[str]
 SHORT = ["--max_new_tokens", "12", "--steps", "3", "--threads", "1"]
@@ -96,6 +97,16 @@ def test_infill_takes_guidance_too(tiny_run: TinyRun, capsys: Said) -> None:
         result(["infill", "मैं ___ गया", "--ckpt", str(tiny_run.run), *flags[more:]], capsys)["filled"] for more in (0, 2)
     ]
     assert texts[0] != texts[1]
+
+
+@pytest.mark.parametrize("prompt", ["आज बाज़ार", "aaj bazaar"])
+def test_text_can_be_held_to_the_script_that_was_given(tiny_run: TinyRun, capsys: Said, prompt: str) -> None:
+    base = ["--ckpt", str(tiny_run.run), "--threads", "1", "--temperature", "5", "--top_p", "1"]
+    sample = ["sample", "--prompt", prompt, "--max_new_tokens", "40", *base]
+    fill = ["infill", f"{prompt} ___", "--length", "40", *base]
+    for verb, name in ((sample, "text"), (fill, "filled")):
+        assert script_errors(result(verb, capsys)[name], prompt).errors
+        assert not script_errors(result([*verb, "--keep_script"], capsys)[name], prompt).errors
 
 
 def test_the_steps_can_be_drawn(tiny_run: TinyRun, capsys: Said, tmp_path: Path) -> None:

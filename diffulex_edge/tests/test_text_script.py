@@ -9,7 +9,9 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffulex_edge.text.script import Rate, Span, ill_formed, script_errors, script_of, spans
+from diffulex_edge.api import locate
+from diffulex_edge.text.script import Rate, Span, foreign_ids, ill_formed, script_errors, script_of, spans
+from diffulex_edge.text.tokenizer import load_tokenizer
 
 MIXED_TEXT = st.text(
     st.one_of(st.characters(codec="utf-8"), st.sampled_from("कखि्ा़ंab é\u200d\u200c\u0301।.1 தΩ")), max_size=40
@@ -100,3 +102,16 @@ def test_only_devanagari_words_are_judged() -> None:
     assert ill_formed("abc 12 தி e\u0301") == Rate(0, 0)
     assert ill_formed("घर ों").rate == 0.5
     assert Rate(0, 0).rate == 0.0
+
+
+def test_the_ids_that_a_script_has_no_use_for_are_those_with_foreign_letters() -> None:
+    tokenizer = load_tokenizer(locate("aria-hindi-tiny"))
+    hindi, roman = set(tokenizer.encode("मैं कल बाज़ार गया")), set(tokenizer.encode("main kal office gaya"))
+    shared = set(tokenizer.encode("12, ? ( । 🙂\n"))
+    for script, own, other in (("devanagari", hindi, roman), ("roman", roman, hindi)):
+        foreign = set(foreign_ids(tokenizer, script))
+        assert not foreign & (own | shared | {tokenizer.eos_id, tokenizer.mask_id})
+        assert all(i in foreign for i in other if tokenizer.decode([i]).strip())
+        kept = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size) if i not in foreign]
+        assert not any(script_errors(piece, {"devanagari": "क", "roman": "a"}[script]).errors for piece in kept)
+    assert foreign_ids(tokenizer, "mixed") == foreign_ids(tokenizer, "other") == ()

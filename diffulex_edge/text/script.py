@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 import regex
 
+from diffulex_edge.text.tokenizer import Tokenizer
+
 SCRIPTS = ("devanagari", "roman", "mixed", "other")
+_LETTERS = {"devanagari": "devanagari", "roman": "latin"}  # script of the spans of a text that keeps to one
 LESSER = 0.15  # of the letters and signs: from here on the lesser of the two scripts makes a text mixed
 
 _DEVANAGARI = regex.compile(r"\p{Script=Devanagari}")
@@ -111,16 +114,31 @@ def script_errors(text: str, prompt: str) -> Rate:
     nothing else is. No word is forgiven as a known loan: text with such words in it has a rate of its own to compare
     with.
     """
-    wanted = {"devanagari": "devanagari", "roman": "latin"}.get(script_of(prompt))
+    wanted = _LETTERS.get(script_of(prompt))
     words = _WORD.findall(text)
     return Rate(sum(_is_wrong(word, wanted) for word in words), len(words))
 
 
+def foreign_ids(tokenizer: Tokenizer, script: str) -> tuple[int, ...]:
+    """Ids with a letter in them that a text in this script, one of SCRIPTS, has none of: for `Plan.banned`.
+
+    None for "mixed" and "other". A letter outside ASCII can still be spelt by its bytes, which are not told apart.
+    """
+    wanted = _LETTERS.get(script)
+    if wanted is None:
+        return ()
+    return tuple(i for i in range(tokenizer.vocab_size) if _scripts_in(tokenizer.decode([i])) - {wanted})
+
+
 def _is_wrong(word: str, wanted: str | None) -> bool:
-    inside = {_script_of_cluster(char) for char in word} - {None}
+    inside = _scripts_in(word)
     if {"devanagari", "latin"} <= inside:
         return True
     return wanted is not None and bool(inside - {wanted})
+
+
+def _scripts_in(text: str) -> set[str]:
+    return {script for char in text if (script := _script_of_cluster(char)) is not None}
 
 
 def ill_formed(text: str) -> Rate:

@@ -62,6 +62,7 @@ def card_of(folder: Path, figures: dict[str, Any], history: str, parameters: int
         **{name: details[name] for name in ("characters", "documents")},
         **{name: written[name] for name in ("texts", "mode", "steps", "temperature", "top_p")},
         **{f"reference_{name}": written["reference"][name] for name in ("rep4", "distinct2", "entropy", "judge_ppl")},
+        held=", in the script of the prompt alone" if written["keep_script"] else "",
         new_tokens=written["mean_tokens"],
         parameters=parameters / 1e6,
         size_mb=parameters * 2 / 1e6,
