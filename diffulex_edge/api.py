@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from diffulex_edge.hub.shelf import home_from_env, pulled
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.model.checkpoint import find, read_config, read_model
 from diffulex_edge.model.folder import is_published, load_published
+from diffulex_edge.model.sampling import Sampling
 from diffulex_edge.quant.folder import is_quantized_folder, read_quantized
 from diffulex_edge.runtime.openvino_program import is_openvino_folder
 from diffulex_edge.runtime.pte import PteDenoiser
@@ -33,10 +35,14 @@ def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = N
     if Path(path_or_name).suffix == ".pte" or is_openvino_folder(Path(path_or_name)):
         return _program(locate(path_or_name), tokenizer)
     folder = source_of(path_or_name)
-    if is_published(folder):
-        return _published(folder, Path(tokenizer) if tokenizer is not None else folder)
+    opened = _published if is_published(folder) else _checkpoint
+    model, words = opened(folder, Path(tokenizer) if tokenizer is not None else folder)
+    model.spec = replace(model.spec, sampling=Sampling.read(folder))
+    return model, words
+
+
+def _checkpoint(folder: Path, source: Path) -> tuple[Denoiser, Tokenizer]:
     model = read_quantized(folder) if is_quantized_folder(folder) else read_model(folder)
-    source = Path(tokenizer) if tokenizer is not None else folder
     words = load_tokenizer(source)
     _, _, fingerprint = read_config(folder)
     if words.fingerprint != fingerprint:

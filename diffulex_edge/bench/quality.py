@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from diffulex_edge.diffusion.schedule import find_schedule
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.plan import MODES, Plan, mode_plan, plan_for
-from diffulex_edge.runtime.sampler import choose_sampler
+from diffulex_edge.runtime.sampler import sampler_of
 from diffulex_edge.runtime.score import masked_log_probs
 from diffulex_edge.runtime.text import text_plan
 from diffulex_edge.text.corpus import Document
@@ -51,10 +51,10 @@ class EvalConfig:
         None  # mode that generates: full, block or block_frozen; None: block_frozen where it was trained, else block
     )
     steps: int | None = None  # reverse steps a block, when generating; None: the model's own
-    temperature: float = 1.2  # of the generated text; 0: the likeliest token
-    top_k: int = 0  # tokens that generating chooses from; 0: all
-    top_p: float = 0.9  # probability mass that generating chooses from
-    keep_script: bool = False  # generate in the script of each prompt alone; where that has both, in either
+    temperature: float | None = None  # of the generated text; 0: the likeliest token; None: the model's own
+    top_k: int | None = None  # tokens that generating chooses from; 0: all; None: the model's own
+    top_p: float | None = None  # probability mass that generating chooses from; None: the model's own
+    keep_script: bool | None = None  # True: generate in the script, or scripts, of each prompt; None: the model's own
     judge_data: Path = Path(
         "data/processed"
     )  # folder of `prepare` that the judge learns from; without it, the text itself
@@ -191,13 +191,13 @@ def _generation(
     denoiser: Denoiser, tokenizer: Tokenizer, texts: Texts, judge: judging.Judge, config: EvalConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The verdict on generated text, and the same verdict on how the documents themselves went on."""
-    mode = config.mode or generating_mode(denoiser)
+    mode, drawn = config.mode or generating_mode(denoiser), denoiser.spec.sampling.override(**vars(config))
     plan = plan_for(
         denoiser.spec,
         max_new_tokens=config.new_tokens,
         block_size=config.block_size,
         steps=config.steps,
-        sampler=choose_sampler(config.temperature, config.top_k, config.top_p),
+        sampler=sampler_of(drawn),
         seed=config.seed,
     )
     plan = text_plan(denoiser, tokenizer, mode_plan(mode, plan, denoiser.spec))
@@ -209,7 +209,7 @@ def _generation(
         new_tokens=config.new_tokens,
         seed=config.seed,
     )
-    written = _written(denoiser, tokenizer, prompts, plan, config)
+    written = _written(denoiser, tokenizer, prompts, plan, drawn.keep_script)
     found = generation.verdict(written, prompts, tokenizer, judge.model)
     went_on = [prompt for prompt in prompts if prompt.reference]
     reference = generation.verdict([prompt.reference for prompt in went_on], went_on, tokenizer, judge.model)
@@ -218,24 +218,22 @@ def _generation(
         "texts": len(prompts),
         "mode": mode,
         "steps": plan.steps,
-        "temperature": config.temperature,
-        "top_p": config.top_p,
-        "keep_script": config.keep_script,
+        **asdict(drawn),
     }
     details = {**about, "mean_tokens": found.pop("mean_tokens"), "reference": reference, "examples": examples}
     return found, {"generation": details}
 
 
 def _written(
-    denoiser: Denoiser, tokenizer: Tokenizer, prompts: Sequence[generation.Prompt], plan: Plan, config: EvalConfig
+    denoiser: Denoiser, tokenizer: Tokenizer, prompts: Sequence[generation.Prompt], plan: Plan, keep_script: bool
 ) -> list[list[int]]:
     """What follows each prompt. A batch shares what is banned, so prompts whose scripts are kept go by script."""
-    scripts = [script_of(prompt.text) if config.keep_script else "mixed" for prompt in prompts]
+    scripts = [script_of(prompt.text) if keep_script else "mixed" for prompt in prompts]
     found = {}
     with bar("generating", len(prompts)) as advance:
         for script in dict.fromkeys(scripts):
             own = [prompt for prompt, its in zip(prompts, scripts, strict=True) if its == script]
-            kept = replace(plan, banned=(*plan.banned, *foreign_ids(tokenizer, script)))
+            kept = plan.ban(foreign_ids(tokenizer, script))
             found[script] = iter(generation.write(denoiser, own, kept, advance=advance))
     return [next(found[script]) for script in scripts]
 

@@ -15,7 +15,7 @@ from diffulex_edge.runtime.exit_file import open_exits
 from diffulex_edge.runtime.guidance import Guided
 from diffulex_edge.runtime.official import official_plan
 from diffulex_edge.runtime.plan import Plan, plan_for
-from diffulex_edge.runtime.sampler import choose_sampler
+from diffulex_edge.runtime.sampler import sampler_of
 from diffulex_edge.runtime.suffix import choose_suffix
 
 
@@ -30,9 +30,9 @@ class DecodingFlags:
     confidence_stop: float | None = None  # short for --reveal threshold --threshold X: say 0.95
     showing: RevealFlags = RevealFlags()
     suffix_window: int | None = None  # tokens ahead of a block that a canvas reads, and few further on; None: all
-    temperature: float = 0.0  # 0: the likeliest token, whatever top_k and top_p say
-    top_k: int = 0  # draw from so many likeliest tokens; 0: from all
-    top_p: float = 1.0  # draw from the likeliest tokens that together have this probability
+    temperature: float | None = 0.0  # 0: the likeliest token, whatever top_k and top_p say; None: the model's own
+    top_k: int | None = 0  # draw from so many likeliest tokens; 0: from all; None: the model's own
+    top_p: float | None = 1.0  # draw from the likeliest tokens of this probability together; None: the model's own
     seed: int = Plan.seed  # the same seed gives the same text
     cfg_scale: float = 0.0  # follow the prompt more closely, at twice the cost a step: LLaDA's guidance; 0: off
 
@@ -46,7 +46,7 @@ class DecodingFlags:
         wishes = {"steps": self.steps, **more}
         if profile:
             wishes = {name: getattr(profile, name, None) if value is None else value for name, value in wishes.items()}
-        sampler = choose_sampler(self.temperature, self.top_k, self.top_p)
+        sampler = sampler_of(denoiser.spec.sampling.override(**vars(self)))
         reveal, quota = self._shown().choose(sampler)
         return plan_for(
             denoiser.spec,
@@ -67,7 +67,8 @@ class DecodingFlags:
         if chosen:
             names = ", ".join("--" + name.replace("showing", "reveal") for name in chosen)
             raise UsageError(f"--official decides what {names} would: give one of the two")
-        sampler, suffix = choose_sampler(self.temperature, self.top_k, self.top_p), choose_suffix(self.suffix_window)
+        sampler = sampler_of(denoiser.spec.sampling.override(**vars(self)))
+        suffix = choose_suffix(self.suffix_window)
         return official_plan(denoiser, sampler=sampler, suffix=suffix, seed=self.seed, **more)
 
     def _shown(self) -> RevealFlags:

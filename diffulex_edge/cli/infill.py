@@ -24,7 +24,7 @@ class Flags:
     model: ModelFlags = ModelFlags()
     decoding: DecodingFlags = DecodingFlags()
     blank: str = "___"  # what a gap is written as
-    keep_script: bool = False  # fill in the script of the text alone; where that has both, in either
+    keep_script: bool | None = None  # True: in the script of the text alone, or in both of its; None: the model's own
     length: int | None = None  # tokens of each gap; None: try 1 to 8 and keep what the model finds likeliest
     lengths: tuple[int, ...] = ()  # tokens of each gap, one number a gap
 
@@ -41,7 +41,7 @@ def run(flags: Flags) -> dict[str, Any]:
     if "canvas" not in denoiser.spec.contexts:
         print(f"warning: {flags.model.ckpt} does not see what follows a gap; expect worse fits", file=sys.stderr)
     plan = flags.decoding.plan(denoiser, flags.model.profile)
-    plan = in_script_of(text, plan, tokenizer) if flags.keep_script else plan
+    plan = in_script_of(text, plan, denoiser, tokenizer, flags.keep_script)
     denoiser = flags.decoding.guide(denoiser)
     filled = infill(denoiser, tokenizer, text, plan, blank=flags.blank, lengths=flags.lengths or flags.length)
     console(flags.json).print(filled, markup=False)

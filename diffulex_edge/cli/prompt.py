@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 
 from diffulex_edge.errors import UsageError
+from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.text.normalize import normalize
 from diffulex_edge.text.script import foreign_ids, script_of
@@ -45,9 +45,13 @@ def checked(text: str) -> str:
     return text
 
 
-def in_script_of(text: str, plan: Plan, tokenizer: Tokenizer) -> Plan:
-    """The plan that writes no letter of another script than the text's; of one in both scripts, or none, as it was."""
-    return replace(plan, banned=(*plan.banned, *foreign_ids(tokenizer, script_of(text))))
+def in_script_of(text: str, plan: Plan, denoiser: Denoiser, tokenizer: Tokenizer, wished: bool | None) -> Plan:
+    """The plan that writes no letter of another script than the text's; of a text in both, or none, as it was.
+
+    wished: whether to keep to the script at all; None: as the model does.
+    """
+    keep = denoiser.spec.sampling.override(keep_script=wished).keep_script
+    return plan.ban(foreign_ids(tokenizer, script_of(text))) if keep else plan
 
 
 def _as_utf8(word: str) -> str:

@@ -30,10 +30,10 @@ class Flags:
     """Continues a prompt."""
 
     model: ModelFlags = ModelFlags()
-    decoding: DecodingFlags = DecodingFlags(temperature=1.2, top_p=0.9)
+    decoding: DecodingFlags = DecodingFlags(temperature=None, top_k=None, top_p=None)
     blocks: BlockFlags = BlockFlags()
     prompt: str = "एक समय की बात है"  # the text to go on from; - reads standard input
-    keep_script: bool = False  # write in the script of the prompt alone; where that has both, in either
+    keep_script: bool | None = None  # True: in the script of the prompt alone, or in both of its; None: the model's own
     untuned: bool = False  # leave out what `tune` chose, as do --pte, --threads, --precision, --compile, --edge_profile
     benchmark_runs: int = 0  # decode so many times more and tell the speed
     warmup_runs: int = 1  # runs before those that count
@@ -51,7 +51,7 @@ def run(flags: Flags) -> dict[str, Any]:
         flags = replace(flags, model=tuned_for_text(flags.model, flags.blocks, flags.decoding, prompt))
     denoiser, tokenizer = flags.model.open()
     base = flags.blocks.plan(flags.decoding, denoiser, flags.model.profile)
-    base = in_script_of(prompt, base, tokenizer) if flags.keep_script else base
+    base = in_script_of(prompt, base, denoiser, tokenizer, flags.keep_script)
     plan = flags.blocks.fitted(base, flags.decoding, denoiser.spec)
     config = _bench_config(flags, prompt, base, denoiser.spec) if flags.benchmark_runs else None
     if flags.blocks.frozen_context and "block_frozen" not in denoiser.spec.trained_modes:

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from diffulex_edge.model.sampling import Sampling
 from diffulex_edge.model.soft_exit import Keep
 
 NONE = torch.zeros(0, dtype=torch.bool)  # rows=NONE: no logits are wanted, the block is to be remembered
@@ -34,6 +35,7 @@ class DenoiserSpec:
         "linear"  # the noise schedule that they were trained with, by its name in diffusion/schedule.py
     )
     sample_steps: int | None = None  # reverse steps a block that decoding takes by default; None: the plan's own
+    sampling: Sampling = Sampling()  # how text is best drawn from it
     carries: bool = False  # a reverse step may start from the one before it, by `refresh` of its memory context
     autoregressive: bool = False  # blocks of one token, which the pass that remembers the one before it speaks about
 

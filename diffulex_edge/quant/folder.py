@@ -23,7 +23,10 @@ from diffulex_edge.quant.observers import HIGH, LOW, Range
 from diffulex_edge.quant.schemes import Scheme, find_scheme
 from diffulex_edge.quant.weights import BY_TOKEN, assembled, bits_of, need_torchao
 
-BESIDE = ("*.model", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "LICENSE*", "CREDITS*")  # copied
+BESIDE = (  # copied
+    *("*.model", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"),
+    *("LICENSE*", "CREDITS*"),
+)
 KEY, WEIGHTS, EMBEDDING = "quantization", "model.safetensors", "ends.tokens"
 
 

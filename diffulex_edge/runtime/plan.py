@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -50,6 +50,10 @@ class Plan:
             wrong = [value for value in getattr(self, name) if not isinstance(value, int) or value < 0]
             if wrong:
                 raise UsageError(f"{name} holds {wrong[0]}: ids are integers of at least 0")
+
+    def ban(self, ids: Iterable[int]) -> Self:
+        """The plan that never decodes these ids either."""
+        return replace(self, banned=(*self.banned, *ids))
 
     def reverse_steps(self, masked: Tensor, spec: DenoiserSpec) -> Iterator[Step]:
         """The steps of a block of which each row has `masked` (B,) tokens hidden, the noisiest first.

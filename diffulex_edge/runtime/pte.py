@@ -17,6 +17,7 @@ from torch import Tensor
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Context, DenoiserSpec, Exit, StepLike
 from diffulex_edge.model.kv_cache import Opening
+from diffulex_edge.model.sampling import Sampling
 from diffulex_edge.runtime.openvino_program import OpenvinoProgram, is_openvino_folder
 from diffulex_edge.runtime.program import Program
 
@@ -99,6 +100,7 @@ class PteDenoiser:
             **self.description["model"],
             "contexts": dict.fromkeys(self.kinds, limit),
             "block_length": self.block_size,
+            "sampling": Sampling(**self.description["model"].get("sampling", {})),
         }
         self.spec = DenoiserSpec(**{name: _tuple(value) for name, value in facts.items()})
         self.banned = tuple(self.description["banned"])

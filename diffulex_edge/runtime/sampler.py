@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffulex_edge.errors import ArtefactError, UsageError
+from diffulex_edge.model.sampling import Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +101,11 @@ class Categorical:
         mass = values.softmax(-1)
         values = values.masked_fill(mass.cumsum(-1) - mass >= self.top_p, -torch.inf)
         return torch.empty_like(scaled).scatter_(-1, order, values)
+
+
+def sampler_of(drawn: Sampling) -> Sampler:
+    """The sampler that draws as a model's makers say."""
+    return choose_sampler(drawn.temperature, drawn.top_k, drawn.top_p)
 
 
 def choose_sampler(temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0) -> Sampler:

@@ -176,7 +176,7 @@ def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
             " they do not belong together"
         )
     stop_ids = plan.stop_ids or denoiser.spec.stop_ids or (tokenizer.eos_id,)
-    return replace(plan, stop_ids=stop_ids, banned=(*plan.banned, *wordless(denoiser.spec, tokenizer, stop_ids)))
+    return replace(plan, stop_ids=stop_ids).ban(wordless(denoiser.spec, tokenizer, stop_ids))
 
 
 def wordless(spec: DenoiserSpec, tokenizer: Words, stop_ids: Sequence[int] = ()) -> tuple[int, ...]:
@@ -196,8 +196,8 @@ def _gap_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
     plan = text_plan(denoiser, tokenizer, plan)
     kind = next((kind for kind in ("canvas", "kv", "full") if kind in denoiser.spec.contexts), plan.context)
     line_break = tokenizer.encode("\n")
-    banned = (*plan.banned, tokenizer.eos_id, *(line_break if len(line_break) == 1 else ()))
-    return replace(plan, context=kind, stop_ids=(), banned=banned)
+    ends = (tokenizer.eos_id, *(line_break if len(line_break) == 1 else ()))
+    return replace(plan, context=kind, stop_ids=()).ban(ends)
 
 
 def _search(denoiser: Denoiser, given: list[list[int]], plan: Plan, device: torch.device | str) -> list[list[int]]:

@@ -106,7 +106,7 @@ def test_text_can_be_held_to_the_script_that_was_given(tiny_run: TinyRun, capsys
     fill = ["infill", f"{prompt} ___", "--length", "40", *base]
     for verb, name in ((sample, "text"), (fill, "filled")):
         assert script_errors(result(verb, capsys)[name], prompt).errors
-        assert not script_errors(result([*verb, "--keep_script"], capsys)[name], prompt).errors
+        assert not script_errors(result([*verb, "--keep_script", "True"], capsys)[name], prompt).errors
 
 
 def test_the_steps_can_be_drawn(tiny_run: TinyRun, capsys: Said, tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ def test_the_shipped_model_as_a_folder_that_is_all_one_needs(
         assert main([*ours, *extra, "--json", str(tmp_path / "text.json")]) == 0
         texts.append(json.loads((tmp_path / "text.json").read_text())["text"])
     assert texts[0] == texts[1]
+    assert load(path)[0].spec.sampling == load()[0].spec.sampling
     assert load(path)[1].fingerprint == load()[1].fingerprint
     (path.parent / "tokenizer.model").write_bytes(b"another")
     with pytest.raises(ArtefactError):

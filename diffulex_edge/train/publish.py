@@ -6,7 +6,7 @@ python -m diffulex_edge.train.publish RUN diffulex_edge/assets/aria-hindi-tiny -
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ import tyro
 
 from diffulex_edge.errors import ArtefactError
 from diffulex_edge.files import read_json
-from diffulex_edge.model import checkpoint
+from diffulex_edge.model import checkpoint, sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,14 @@ def publish(config: PublishConfig) -> Path:
     tokenizers = [folder / name for name in names if (folder / name).exists()]
     if not tokenizers:
         raise ArtefactError(f"{folder}: no tokenizer in it")
-    card = card_of(folder, read_json(config.figures), config.history, sum(w.numel() for w in weights.values()))
+    figures = read_json(config.figures)
+    card = card_of(folder, figures, config.history, sum(w.numel() for w in weights.values()))
     checkpoint.write(
         config.target,
         {
             "model.safetensors": checkpoint.tensors({name: w.to(torch.bfloat16) for name, w in weights.items()}),
             "config.json": checkpoint.document(read_json(folder / "config.json")),
+            sampling.NAME: checkpoint.document(_sampling(figures).document()),
             **{path.name: checkpoint.copy_of(path) for path in tokenizers},
             "README.md": checkpoint.content(card.encode()),
             **{path.name: checkpoint.copy_of(path) for path in config.credits},
@@ -63,6 +65,7 @@ def card_of(folder: Path, figures: dict[str, Any], history: str, parameters: int
         **{name: written[name] for name in ("texts", "mode", "steps", "temperature", "top_p")},
         **{f"reference_{name}": written["reference"][name] for name in ("rep4", "distinct2", "entropy", "judge_ppl")},
         held=", in the script of the prompt alone" if written["keep_script"] else "",
+        drawn=" ".join(f"--{name} {value}" for name, value in asdict(_sampling(figures)).items()),
         new_tokens=written["mean_tokens"],
         parameters=parameters / 1e6,
         size_mb=parameters * 2 / 1e6,
@@ -74,6 +77,11 @@ def card_of(folder: Path, figures: dict[str, Any], history: str, parameters: int
         curve=_curve(folder.parent / "log.jsonl"),
         slots=config.memory_slots,
     )
+
+
+def _sampling(figures: dict[str, Any]) -> sampling.Sampling:
+    """How the text was drawn that the figures judge: from now on the model's own."""
+    return sampling.Sampling().override(**figures["details"]["generation"])
 
 
 _PLAIN = (
