@@ -98,7 +98,11 @@ def _contract(
         "format": FORMAT,
         "target": config.target,
         "program": PROGRAM,
-        "tokenizer": {"file": tokenizer[0].name, "kind": KINDS[tokenizer[0].suffix]},
+        "tokenizer": {
+            "file": tokenizer[0].name,
+            "kind": KINDS[tokenizer[0].suffix],
+            "controls": [words.mask_id, words.eos_id, words.pad_id],
+        },
         **{name: about[name] for name in ("backend", "quantization", "context", "block_size", "max_length", "banned")},
         "mask_id": denoiser.spec.mask_id,
         "stop_ids": list(plan.stop_ids),

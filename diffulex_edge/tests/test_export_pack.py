@@ -25,15 +25,16 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path / "pack"
 
 
-@pytest.mark.parametrize("context", pack_toys.MODELS)
-def test_the_golden_texts_come_out(context: str) -> None:
-    assert check(pack_toys.pack(context)) == 5
-    contract = peek(pack_toys.pack(context))["contract"]
-    assert contract["context"] == context
+@pytest.mark.parametrize("name", pack_toys.MODELS)
+def test_the_golden_texts_come_out(name: str) -> None:
+    assert check(pack_toys.pack(name)) == 5
+    contract = peek(pack_toys.pack(name))["contract"]
+    assert contract["context"] == pack_toys.CONTEXTS.get(name, name)
+    assert contract["tokenizer"]["kind"] == ("tokenizer.json" if name == "json" else "sentencepiece")
     assert all(sum(row) == hidden for hidden, row in enumerate(contract["counts"]))
     assert all(len(row) <= 4 for row in contract["counts"])
-    assert contract["target"] == pack_toys.TARGETS[context]
-    assert set(TARGETS[contract["target"]]) <= {path.name for path in pack_toys.pack(context).iterdir()}
+    assert contract["target"] == pack_toys.TARGETS[name]
+    assert set(TARGETS[contract["target"]]) <= {path.name for path in pack_toys.pack(name).iterdir()}
 
 
 def test_every_damaged_file_is_refused_before_it_is_parsed(copied: Path) -> None:

@@ -23,7 +23,16 @@ from diffulex_edge.text.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.native
 RUNNER = Path(os.environ.get("DIFFULEX_RUNNER", Path(__file__).parents[2] / "build/runner/diffulex-runner"))
-STEMS = ("मैं कल", "एक समय की बात है", "kal main bazaar", "यह file open", "\u2581 odd \r\n text", "क़लम e\u0301 \x07", "")
+STEMS = (
+    "मैं कल",
+    "एक समय की बात है",
+    "kal main bazaar",
+    "यह file open",
+    "\u2581 odd \r\n text",
+    "क़लम e\u0301 \x07",
+    "<|mask|> [MASK]",
+    "",
+)
 PROMPTS = [f"{stem}{' शब्द word'[: i % 11]}" for i in range(8) for stem in STEMS][:50]
 
 
@@ -32,9 +41,9 @@ def run(folder: Path, prompt: str, *flags: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, input=prompt, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("context", pack_toys.MODELS)
-def test_the_tokens_are_those_of_python(context: str) -> None:
-    folder = pack_toys.pack(context)
+@pytest.mark.parametrize("name", pack_toys.MODELS)
+def test_the_tokens_are_those_of_python(name: str) -> None:
+    folder = pack_toys.pack(name)
     denoiser, words = PteDenoiser(folder / PROGRAM, threads=1), load_tokenizer(folder)
     for i, prompt in enumerate(PROMPTS):
         wishes = {"reveal": RevealAbove(0.01)} if i % 2 else {}
@@ -47,8 +56,9 @@ def test_the_tokens_are_those_of_python(context: str) -> None:
         assert [int(token) for token in done.stdout.split()] == ours, prompt
 
 
-def test_text_is_streamed_whole_and_figures_are_told() -> None:
-    folder = pack_toys.pack("memory")
+@pytest.mark.parametrize("name", ["memory", "json"])
+def test_text_is_streamed_whole_and_figures_are_told(name: str) -> None:
+    folder = pack_toys.pack(name)
     done = run(folder, "मैं कल  ", "--max_new_tokens", "20", "--stats", "json")
     told = json.loads(done.stderr)
     assert done.stdout.startswith("मैं कल") and told["tokens"] <= 20 and told["forwards"] >= told["commits"]
@@ -115,11 +125,22 @@ def test_a_pack_of_another_kind_is_refused(tmp_path: Path, name: str, old: str, 
     assert done.returncode == 3 and said in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "file", "other", "said"),
+    [
+        ("memory", "tokenizer.model", b"no model at all", "not a SentencePiece model"),
+        ("json", "tokenizer.json", b"{}", "not a tokenizer.json"),
+        ("json", "runner.json", b'"controls": [\n   1,', "other control tokens"),
+    ],
+)
+def test_another_tokenizer_is_refused(tmp_path: Path, name: str, file: str, other: bytes, said: str) -> None:
     folder = tmp_path / "pack"
-    shutil.copytree(pack_toys.pack("memory"), folder)
+    shutil.copytree(pack_toys.pack(name), folder)
     files = {
         path.name: checkpoint.content(path.read_bytes()) for path in folder.iterdir() if path.name != "manifest.json"
     }
-    checkpoint.write(folder, {**files, "tokenizer.model": checkpoint.content(b"no model at all")})
-    assert run(folder, "x").returncode == 3
+    old = (folder / file).read_bytes()
+    changed = old.replace(other, other.replace(b"1", b"999")) if other in old else other
+    checkpoint.write(folder, {**files, file: checkpoint.content(changed)})
+    done = run(folder, "x")
+    assert done.returncode == 3 and said in done.stderr and done.stderr.count("\n") == 1

@@ -148,6 +148,9 @@ def test_ctrl_c_ends_the_ray_that_was_started_and_keeps_what_was_done(tmp_path: 
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=300)
     assert out == "a \nstopped; the same command goes on with what is in here/rows and here/models False\n", err
-    assert err == ""
+    said = [
+        line for line in err.splitlines() if "network_util.cc" not in line
+    ]  # Ray's remark where there is no network
+    assert not said
     assert (models / "b" / "checkpoint").exists()
     assert list(times(tmp_path / "here")) == ["a"]

@@ -1,6 +1,7 @@
 // diffulex-runner PACK --prompt TEXT: a pack's model continues a text, greedily, and streams it.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
@@ -76,27 +77,30 @@ double milliseconds(std::chrono::steady_clock::time_point since) {
 
 void run(const Flags& flags, std::chrono::steady_clock::time_point began) {
   const auto pack = diffulex::open_pack(flags.pack);
-  const diffulex::Words words(pack.tokenizer);
-  if (words.size() > pack.vocab_size) throw diffulex::BadPack(flags.pack + ": the tokenizer has more ids than the model");
+  const auto words = diffulex::open_words(pack);
   diffulex::Program program(pack, flags.one_thread);
   const double loaded = milliseconds(began);
   auto prompt = flags.prompt;
   prompt.erase(prompt.find_last_not_of(' ') + 1);  // a space at the end belongs to the token that follows
   double first = 0;
-  std::string waiting;
+  std::vector<int64_t> written;
+  std::string text;
+  size_t shown = 0;
   const auto start = std::chrono::steady_clock::now();
   if (!flags.ids) std::cout << prompt << std::flush;
-  const auto counted = diffulex::decode(pack, program, words.encode(prompt), flags.max_new_tokens, flags.threshold, [&](const std::vector<int64_t>& ids) {
+  const auto counted = diffulex::decode(pack, program, words->encode(prompt), flags.max_new_tokens, flags.threshold, [&](const std::vector<int64_t>& ids) {
     if (first == 0) first = milliseconds(began);
-    for (const auto id : ids) {
-      if (flags.ids) std::cout << id << ' ';
-      else waiting += words.bytes(id);
+    if (flags.ids) {
+      for (const auto id : ids) std::cout << id << ' ';
+      return;
     }
-    const auto size = diffulex::whole(waiting);
-    std::cout << waiting.substr(0, size) << std::flush;
-    waiting.erase(0, size);
+    written.insert(written.end(), ids.begin(), ids.end());
+    text = words->decode(written);
+    const auto size = std::max(shown, diffulex::whole(text));
+    std::cout << text.substr(shown, size - shown) << std::flush;
+    shown = size;
   });
-  std::cout << waiting << std::endl;
+  std::cout << text.substr(shown) << std::endl;
   if (!flags.stats) return;
   const double decoding = milliseconds(start);
   rusage usage{};

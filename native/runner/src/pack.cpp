@@ -92,12 +92,11 @@ Pack contract(const std::filesystem::path& folder) {
     throw BadPack(path.string() + ": format " + told.at("format").dump() + " is not " + kContract);
   }
   const auto& words = told.at("tokenizer");
-  if (words.at("kind") != "sentencepiece") {
-    throw BadPack(path.string() + ": this runner speaks SentencePiece, the pack's tokenizer is a " + words.at("kind").get<std::string>());
-  }
   Pack pack{
       folder / told.at("program").get<std::string>(),
       folder / words.at("file").get<std::string>(),
+      words.at("kind"),
+      words.at("controls"),
       told.at("context"),
       told.at("block_size"),
       told.at("vocab_size"),

@@ -28,6 +28,8 @@ struct Method {
 
 struct Pack {
   std::filesystem::path program, tokenizer;
+  std::string tokenizer_kind;     // sentencepiece or tokenizer.json
+  std::vector<int64_t> controls;  // ids of the tokenizer that mask, end and pad
   std::string context;  // memory, kv or canvas
   int64_t block_size, vocab_size, mask_id;
   std::optional<int64_t> max_length;             // tokens of a text; none: no limit

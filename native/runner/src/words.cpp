@@ -1,17 +1,16 @@
 #include "words.h"
 
-#include <sentencepiece_processor.h>
 #include <utf8proc.h>
 
 #include <cstdlib>
-
-#include "pack.h"
+#include <map>
 
 namespace diffulex {
 namespace {
 
-const std::string kSpace = "\xE2\x96\x81";  // U+2581, as which SentencePiece writes a space
 const std::string kUnknown = "\xEF\xBF\xBD";  // U+FFFD
+const std::map<std::string, std::unique_ptr<Words> (*)(const Pack&)> kKinds = {
+    {"sentencepiece", open_pieces}, {"tokenizer.json", open_json}};
 
 // Line ends made LF, control characters dropped, bytes that are no UTF-8 made U+FFFD.
 std::string cleaned(const std::string& text) {
@@ -47,40 +46,24 @@ std::string normalized(const std::string& text) {
   return out;
 }
 
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
 }  // namespace
 
-Words::Words(const std::filesystem::path& model) : model_(std::make_unique<sentencepiece::SentencePieceProcessor>()) {
-  const auto status = model_->Load(model.string());
-  if (!status.ok()) throw BadPack(model.string() + ": not a SentencePiece model");
-}
+std::vector<int64_t> Words::encode(const std::string& text) const { return encode_normalized(normalized(text)); }
 
-Words::~Words() = default;
-
-int64_t Words::size() const { return model_->GetPieceSize(); }
-
-std::vector<int64_t> Words::encode(const std::string& text) const {
-  const auto clean = normalized(text);
-  std::vector<int64_t> ids;
-  for (size_t start = 0;;) {
-    const auto end = clean.find(kSpace, start);
-    const auto part = model_->EncodeAsIds(clean.substr(start, end - start));
-    ids.insert(ids.end(), part.begin(), part.end());
-    if (end == std::string::npos) return ids;
-    for (const char* byte : {"<0xE2>", "<0x96>", "<0x81>"}) ids.push_back(model_->PieceToId(byte));  // it is no space
-    start = end + kSpace.size();
-  }
-}
-
-std::string Words::bytes(int64_t id) const {
-  const int token = static_cast<int>(id);
-  if (model_->IsControl(token) || model_->IsUnknown(token)) return "";
-  std::string piece = model_->IdToPiece(token);
-  if (model_->IsByte(token)) return std::string(1, static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16)));
-  for (size_t at; (at = piece.find(kSpace)) != std::string::npos;) piece.replace(at, kSpace.size(), " ");
-  return piece;
+std::unique_ptr<Words> open_words(const Pack& pack) {
+  const auto kind = kKinds.find(pack.tokenizer_kind);
+  if (kind == kKinds.end()) throw BadPack(pack.tokenizer.string() + ": this runner knows no tokenizer " + pack.tokenizer_kind);
+  auto words = kind->second(pack);
+  if (words->size() > pack.vocab_size) throw BadPack(pack.tokenizer.string() + ": it has more ids than the model");
+  return words;
 }
 
 size_t whole(const std::string& text) {
+  if (ends_with(text, kUnknown)) return whole(text.substr(0, text.size() - kUnknown.size()));
   for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
     const auto byte = static_cast<unsigned char>(text[text.size() - back]);
     if (byte < 0x80) break;
