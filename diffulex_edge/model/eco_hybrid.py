@@ -10,7 +10,7 @@ Block-Recurrent Transformers, arXiv:2203.07852, and leaves a halo of the last ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -224,7 +224,8 @@ class EcoHybrid(nn.Module):
         ids, window = context.spread(block)
         start = [layer.recall(layer.start(1), None) for layer in self.layers]
         look = Look(t, depth, exit and Within(exit, lambda x: x[:, window]))
-        flow, _ = self._run(ids, start, look, context.real(ids.shape[1]))
+        flow = self._flow(ids, look.t, context.real(ids.shape[1]))
+        flow, _ = run(self.layers, flow, start, look.depth, look.exit)  # never compiled: its length changes
         return self.ends.logits(flow.tokens[:, window], rows), context
 
     def _with_memory(
@@ -232,27 +233,20 @@ class EcoHybrid(nn.Module):
     ) -> tuple[Tensor, MemoryContext]:
         recalled = context.recall(self.layers)
         if rows is None or rows.numel():
-            flow, _ = self._run(block, recalled, look, None, context.slots)
+            flow = self._flow(block, look.t, None, context.slots)
+            flow, _ = self.run_layers(self.layers, flow, recalled, look.depth, look.exit)
             seen = replace(context, slots=flow.slots) if self.spec.carries else context
             return self.ends.logits(flow.tokens, rows), seen
-        clean = Look(torch.zeros(len(block), device=block.device))
-        _, saw = self._run(block, recalled, clean, None)
+        clean = self._flow(block, torch.zeros(len(block), device=block.device), None)
+        _, saw = self.run_layers(self.layers, clean, recalled)
         kept = tuple(layer.remember(old, new) for layer, old, new in zip(self.layers, context.layers, saw, strict=True))
         return self.ends.no_logits(), context.advance(kept, block.shape[1])
 
-    def _run(
-        self,
-        ids: Tensor,
-        memory: Sequence[Recall],
-        look: Look,
-        real: Tensor | None,
-        last: Tensor | None = None,
-    ) -> tuple[Flow, list[Saw]]:
+    def _flow(self, ids: Tensor, t: Tensor | None, real: Tensor | None, last: Tensor | None = None) -> Flow:
         slots = self.slots0.expand(len(ids), -1, -1)
         if self.warm is not None and last is not None:
             slots = slots + self.warm(last)
-        flow = Flow(self.ends.embed(ids, look.t), slots, real)
-        return self.run_layers(self.layers, flow, memory, look.depth, look.exit)
+        return Flow(self.ends.embed(ids, t), slots, real)
 
     def _ids(self, batch_size: int, first: Tensor | None = None, *, canvas: bool = False) -> FullContext:
         return empty_full(batch_size, self.slots0.device, first=first, canvas=canvas)

@@ -16,6 +16,7 @@ from diffulex_edge.bench.steps import ENGINES, StepBenchConfig, benchmark_steps
 from diffulex_edge.bench.twins import twin_step
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.compiled import INDUCTOR, compiled
+from diffulex_edge.model.stack import run
 from diffulex_edge.runtime.decode import Finished, decode
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.tests import family_toys, toys
@@ -67,6 +68,22 @@ def test_a_compiled_step_decodes_the_same_tokens(monkeypatch: pytest.MonkeyPatch
         assert isinstance(ends[0], Finished)
         assert isinstance(ends[1], Finished)
         assert ends[0].tokens == ends[1].tokens
+
+
+def test_what_is_another_length_at_each_block_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inductor fails on the windows of local attention where their number is a symbol."""
+    fast = compiled(toys.eco())
+    asked: list[int] = []
+
+    def counted(*call: Any) -> Any:
+        asked.append(call[1].tokens.shape[1])
+        return run(*call)
+
+    monkeypatch.setattr(fast, "run_layers", counted)
+    list(decode(fast, [[*range(5, 14)]], Plan(context="full", block_size=8, steps=2, max_new_tokens=16)))
+    assert not asked
+    list(decode(fast, [[*range(5, 14)]], Plan(context="memory", block_size=8, steps=2, max_new_tokens=8)))
+    assert set(asked) == {8}
 
 
 @pytest.mark.slow
