@@ -6,9 +6,11 @@ that a reader gets count: none behind an end of text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from diffulex_edge.bench import rows, runs, variants
@@ -45,7 +47,7 @@ class BenchConfig:
     ignore_eos: bool = False  # never write an end of text, so that every run has max_new_tokens
     runs_per_prompt: int = 3
     warmup_runs: int = 1  # not counted
-    sweeps: tuple[str, ...] = ()  # of steps, block, depth, quant: around the last of the modes
+    sweeps: tuple[str, ...] = ()  # of steps, block, depth, quant, engine: around the last of the modes
     slowest_run: float = 120.0  # seconds; a variant whose warm-up takes longer is left out
     temperature: float = 0.0  # 0: the likeliest token
     quality_documents: int = 16  # documents that block_nelbo is measured on
@@ -82,12 +84,25 @@ def benchmark(
     energy: EnergySource | None = None,
 ) -> dict[str, Any]:
     """Measures every mode and sweep; documents are for the quality, the generated corpus where none are given."""
-    energy = energy or energy_source()
+    with TemporaryDirectory(prefix="bench-") as work:
+        return _benchmark(denoiser, tokenizer, config, documents, energy or energy_source(), Path(work))
+
+
+def _benchmark(
+    denoiser: Denoiser,
+    tokenizer: Tokenizer,
+    config: BenchConfig,
+    documents: Sequence[Document] | None,
+    energy: EnergySource,
+    work: Path,
+) -> dict[str, Any]:
     given = list(documents or demo_documents(config.quality_documents, config.seed))[: config.quality_documents]
     texts = Texts.read(given, tokenizer)
     judge = judge_of_data(config.judge_data, tokenizer) or judge_of_documents(texts.ids, tokenizer)
-    chosen, skipped = _choose(denoiser, _plan(denoiser, tokenizer, config), config)
     prompts = [prompt_ids(tokenizer, text) for text in config.prompts]
+    longest = max(map(len, prompts)) + config.max_new_tokens
+    sweeper = partial(Sweeper, equal_tokens_per_step=config.equal_tokens_per_step, folder=work, longest=longest)
+    chosen, skipped = _choose(denoiser, _plan(denoiser, tokenizer, config), config, sweeper)
     chosen, slow = runs.warm_up(chosen, prompts[0], config.warmup_runs, config.slowest_run)
     names = [variant.name for variant in chosen]
     baseline = config.baseline or (names or ["none"])[0]
@@ -127,14 +142,16 @@ def _plan(denoiser: Denoiser, tokenizer: Tokenizer, config: BenchConfig) -> Plan
     return text_plan(denoiser, tokenizer, plan)
 
 
-def _choose(denoiser: Denoiser, plan: Plan, config: BenchConfig) -> tuple[list[Variant], list[Skipped]]:
+def _choose(
+    denoiser: Denoiser, plan: Plan, config: BenchConfig, sweeper: Callable[[Variant, Plan], Sweeper]
+) -> tuple[list[Variant], list[Skipped]]:
     """The modes, and the sweeps around the last mode that the model can do."""
     dtype, equal = number_type_of(denoiser), config.equal_tokens_per_step
     name = next((name for name, kind in NUMBER_TYPES.items() if kind == dtype), str(dtype))
     found = list(variants.modes(denoiser, plan, config.modes, name, equal_tokens_per_step=equal))
     able = [each for each in found if isinstance(each, Variant)]
     if able:
-        sweeper = Sweeper(able[-1], plan, equal)
+        around = sweeper(able[-1], plan)
         for sweep in config.sweeps:
-            found += SWEEPS[sweep](sweeper)
+            found += SWEEPS[sweep](around)
     return [each for each in found if isinstance(each, Variant)], [each for each in found if isinstance(each, Skipped)]

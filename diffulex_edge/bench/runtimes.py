@@ -61,14 +61,17 @@ class Place:
     """What an engine is made for."""
 
     kind: str  # of context
-    length: int  # tokens of the block, and of the text
+    length: int  # tokens of the block
     folder: Path  # for programs
+    text: int | None = None  # tokens of the text, in whole blocks; None: one block
+    banned: tuple[int, ...] = ()  # ids that are never shown, beside the mask
 
     def program(self, model: Any, scheme: str | None, backend: str) -> PteDenoiser:
         path = self.folder / f"{backend}-{scheme}-{self.length}.pte"
         if not path.exists():
-            size: dict[str, Any] = {"block_size": self.length, "max_length": self.length}
-            export(model, path, ExportConfig(backend=backend, quantization=scheme, context=self.kind, **size), {})
+            size: dict[str, Any] = {"block_size": self.length, "max_length": self.text or self.length}
+            shape = ExportConfig(backend=backend, quantization=scheme, context=self.kind, **size)
+            export(model, path, shape, {}, self.banned)
         return PteDenoiser(path, threads=torch.get_num_threads())
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from diffulex_edge.bench.progress import bar
+from diffulex_edge.bench.runtimes import ENGINES, KINDS, Place
 from diffulex_edge.errors import BackendUnavailable, UsageError
 from diffulex_edge.machine import NUMBER_TYPES
 from diffulex_edge.model.base import Denoiser, DenoiserSpec
@@ -78,6 +81,8 @@ class Sweeper:
     base: Variant
     plan: Plan
     equal_tokens_per_step: bool
+    folder: Path  # for programs, which are read as long as they are run
+    longest: int  # tokens that a program must take
 
     def steps(self) -> Iterator[Variant]:
         for steps in (4, 6, 8, 12):
@@ -105,6 +110,24 @@ class Sweeper:
             else:
                 yield replace(self._variant(name, self.plan), denoiser=converted, number_type=name)
 
+    def engine(self) -> Iterator[Variant | Skipped]:
+        """The same plan in programs of the same weights, which are made here and take a minute each."""
+        base, plan = self.base, self.base.plan
+        longest = -(-self.longest // plan.block_size) * plan.block_size
+        place = Place(plan.context, plan.block_size, self.folder, text=longest, banned=plan.banned)
+        if plan.context not in KINDS:
+            yield Skipped(f"{base.mode}, programs", f"none has a context {plan.context}; they have {', '.join(KINDS)}")
+            return
+        with bar("making programs", len(PROGRAMS)) as advance:
+            for name, number_type in PROGRAMS.items():
+                try:
+                    made = ENGINES[name](_module(base.denoiser), place)
+                except BackendUnavailable as error:
+                    yield Skipped(f"{base.mode}, {name}", str(error))
+                else:
+                    yield replace(base, name=f"{base.mode}, {name}", denoiser=made, number_type=number_type)
+                advance(1)
+
     def _variant(self, name: str, plan: Plan) -> Variant:
         spec, equal = self.base.denoiser.spec, self.equal_tokens_per_step
         fitted = fit(self.base.mode, plan, spec, equal_tokens_per_step=equal, unit=self.plan.block_size)
@@ -117,7 +140,13 @@ SWEEPS: dict[str, Callable[[Sweeper], Iterator[Variant | Skipped]]] = {
     "block": Sweeper.block,
     "depth": Sweeper.depth,
     "quant": Sweeper.quant,
+    "engine": Sweeper.engine,
 }
+PROGRAMS = {
+    "xnnpack": "fp32",
+    "openvino": "fp32",
+    "xnnpack-dynamic_int8": "int8",
+}  # and the number type of their products
 
 
 def _cast(dtype: torch.dtype) -> Callable[[Denoiser], Denoiser]:
@@ -131,9 +160,7 @@ def _dynamic_int8(denoiser: Denoiser) -> Denoiser:
 
 def _module(denoiser: Denoiser) -> Any:
     if not isinstance(denoiser, torch.nn.Module):
-        raise UsageError(
-            f"{type(denoiser).__name__} is not a torch module: it cannot be converted to other number types"
-        )
+        raise UsageError(f"{type(denoiser).__name__} is not a torch module: it cannot be converted")
     return copy.deepcopy(denoiser)
 
 

@@ -17,6 +17,8 @@ from diffulex_edge.suite.workplace import SuiteConfig
 from diffulex_edge.text.corpus import read_documents
 from diffulex_edge.tuning.choice import Task
 
+COMPILING = 1800.0  # seconds that the first run of --compile may take
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
@@ -57,7 +59,10 @@ def _decoding(flags: Flags) -> dict[str, Any]:
     tokens = longest(flags.model, config.prompts, config.max_new_tokens)
     task = Task(modes=config.modes, block_size=config.block_size, longest=tokens, beyond=beyond)
     model = flags.model if flags.untuned else tuned(flags.model, task)
-    config = replace(config, steps=model.steps(config.steps), block_size=model.block(config.block_size))
+    patience = max(config.slowest_run, COMPILING if model.compile else 0)
+    config = replace(
+        config, steps=model.steps(config.steps), block_size=model.block(config.block_size), slowest_run=patience
+    )
     documents = list(read_documents(flags.data)) if flags.data else None
     return {
         **benchmark(*model.open(), config, documents),

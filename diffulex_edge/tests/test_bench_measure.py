@@ -104,6 +104,13 @@ def test_runs_are_interleaved(tmp_path):
     assert probes[:6] == [8, 4] * 3  # decode first asks for one block: 8 is full's, 4 is block's
 
 
+def test_a_mode_whose_context_no_program_has_is_not_made_into_one(tmp_path):
+    result = benchmark(Toy(uniform), Letters(), small(tmp_path, modes=("block",), sweeps=("engine",)), DOCUMENTS)
+    [skipped] = result["skipped"]
+    assert skipped["name"] == "block, programs"
+    assert skipped["reason"] == "none has a context full; they have memory, kv, canvas"
+
+
 def test_sweeps_name_their_variants_and_quantisation_that_is_not_installed_is_skipped(tmp_path):
     torch.manual_seed(0)
     config = EcoHybridConfig(
