@@ -94,21 +94,22 @@ def block_bounds(
     modes: Sequence[str] = tuple(JUDGED),
     reading: Reading = Reading(),
 ) -> BlockBounds:
-    """The bound of every block under every mode, paired: all modes see the same masks."""
+    """The bound of every block under every mode, paired: all modes see the same masks, and so do a model's programs."""
     generator = torch.Generator().manual_seed(seed)
     missing = {name: reason for name in modes if (reason := _absent(denoiser, MODES[name], parts))}
     tokens = block_tokens(parts, block_size)
     nats = {name: np.zeros((len(parts), n_samples, tokens.shape[1])) for name in modes if name not in missing}
     for (length, _), members in by_shape(parts).items():
-        most = 1 if isinstance(denoiser, PteDenoiser) else max(1, reading.batch_tokens // length)
-        for chunk in torch.tensor(members).split(most):
+        for chunk in torch.tensor(members).split(max(1, reading.batch_tokens // length)):
             x = torch.stack([parts[i].ids for i in chunk])
             other = torch.stack([_another_text(parts, i) for i in chunk.tolist()])
             blocks = x.unflatten(1, (-1, min(block_size, length)))  # (b, K, L)
             draws = [_draws(block, denoiser.spec.mask_id, generator, n_samples) for block in blocks.unbind(1)]
-            for name in nats:
-                values = _stretch(denoiser, x, other, draws, MODES[name], reading)
-                nats[name][chunk.numpy(), :, : blocks.shape[1]] = values.numpy()
+            for rows in torch.arange(len(chunk)).split(1 if isinstance(denoiser, PteDenoiser) else len(chunk)):
+                seen = [[_rows(noised, rows) for noised in draw] for draw in draws]
+                for name in nats:
+                    values = _stretch(denoiser, x[rows], other[rows], seen, MODES[name], reading)
+                    nats[name][chunk[rows].numpy(), :, : blocks.shape[1]] = values.numpy()
     return BlockBounds(nats, tokens, np.array([part.document for part in parts]), missing)
 
 
@@ -141,6 +142,10 @@ def _stretch(
 def _draws(block: Tensor, mask_id: int, generator: torch.Generator, n_samples: int) -> list[Corrupted]:
     counts = stratified_counts(len(block), n_samples, block.shape[1], generator)
     return [exact_count(block, count, mask_id, generator) for count in counts.unbind(1)]
+
+
+def _rows(noised: Corrupted, rows: Tensor) -> Corrupted:
+    return Corrupted(noised.xt[rows], noised.masked[rows], noised.t[rows])
 
 
 def _another_text(parts: Sequence[Window], i: int) -> Tensor:

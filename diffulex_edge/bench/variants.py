@@ -111,7 +111,7 @@ class Sweeper:
                 yield replace(self._variant(name, self.plan), denoiser=converted, number_type=name)
 
     def engine(self) -> Iterator[Variant | Skipped]:
-        """The same plan in programs of the same weights, which are made here and take a minute each."""
+        """The same plan in programs of the same weights, which are made here and take minutes each."""
         base, plan = self.base, self.base.plan
         longest = -(-self.longest // plan.block_size) * plan.block_size
         place = Place(plan.context, plan.block_size, self.folder, text=longest, banned=plan.banned)

@@ -22,7 +22,7 @@ def test_programs_write_as_many_tokens_as_well_as_the_model(tiny_run: TinyRun) -
         steps=4,
         ignore_eos=True,
         runs_per_prompt=1,
-        quality_documents=2,
+        quality_documents=6,
         quality_window=32,
         judge_data=tiny_run.data,
     )
