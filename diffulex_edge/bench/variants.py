@@ -118,10 +118,11 @@ class Sweeper:
         if plan.context not in KINDS:
             yield Skipped(f"{base.mode}, programs", f"none has a context {plan.context}; they have {', '.join(KINDS)}")
             return
+        model = _module(base.denoiser)
         with bar("making programs", len(PROGRAMS)) as advance:
             for name, number_type in PROGRAMS.items():
                 try:
-                    made = ENGINES[name](_module(base.denoiser), place)
+                    made = ENGINES[name](model, place)
                 except BackendUnavailable as error:
                     yield Skipped(f"{base.mode}, {name}", str(error))
                 else:
@@ -142,11 +143,7 @@ SWEEPS: dict[str, Callable[[Sweeper], Iterator[Variant | Skipped]]] = {
     "quant": Sweeper.quant,
     "engine": Sweeper.engine,
 }
-PROGRAMS = {
-    "xnnpack": "fp32",
-    "openvino": "fp32",
-    "xnnpack-dynamic_int8": "int8",
-}  # and the number type of their products
+PROGRAMS = {"xnnpack": "fp32", "openvino": "fp32", "xnnpack-dynamic_int8": "int8"}  # and what they compute in
 
 
 def _cast(dtype: torch.dtype) -> Callable[[Denoiser], Denoiser]:

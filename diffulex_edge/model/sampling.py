@@ -1,5 +1,7 @@
-"""How a model's text is best drawn, as its makers say it: generation_config.json, the name and the keys that
-Hugging Face's transformers gives them, and `keep_script`, which is ours."""
+"""How a model's text is best drawn, as its makers say it: generation_config.json beside the weights.
+
+Name and keys are those of Hugging Face's transformers; `keep_script` is ours.
+"""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ std::unique_ptr<Words> open_words(const Pack& pack) {
 }
 
 size_t whole(const std::string& text) {
-  if (ends_with(text, kUnknown)) return whole(text.substr(0, text.size() - kUnknown.size()));
+  if (ends_with(text, kUnknown)) return text.size() - kUnknown.size();  // of a half character some write one such
   for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
     const auto byte = static_cast<unsigned char>(text[text.size() - back]);
     if (byte < 0x80) break;

@@ -32,7 +32,7 @@ std::unique_ptr<Words> open_words(const Pack& pack);
 std::unique_ptr<Words> open_pieces(const Pack& pack);  // SentencePiece
 std::unique_ptr<Words> open_json(const Pack& pack);    // tokenizer.json
 
-// How much of the text is whole UTF-8 characters, without U+FFFD for a half one at its end: a stream shows no half ones.
+// How much of the text is whole UTF-8 characters, and no U+FFFD for a half one at its end: a stream shows no half ones.
 size_t whole(const std::string& text);
 
 }  // namespace diffulex
