@@ -14,7 +14,7 @@ from diffulex_edge.errors import UsageError
 from diffulex_edge.model import checkpoint
 from diffulex_edge.model.base import NONE
 from diffulex_edge.model.eco_hybrid import EcoHybrid
-from diffulex_edge.model.stack import Look
+from diffulex_edge.model.stack import run
 from diffulex_edge.tests import toys
 from diffulex_edge.train.objective import Moment, Objective, ObjectiveConfig
 
@@ -45,7 +45,7 @@ def test_the_default_update_is_the_gate_of_the_formula() -> None:
     """Written out here once more, bit for bit: what was trained before there was a choice must not move."""
     model, text = toys.eco(), toys.ids(2, 8)
     layer, context = model.layers[0], model.begin("memory", 2, 16)
-    _, saw = model._run(text, context.recall(model.layers), Look(torch.zeros(2)), None)
+    _, saw = run(model.layers, model._flow(text, torch.zeros(2), None), context.recall(model.layers))
     old, new = context.layers[0].bank, layer.live_norm(saw[0].slots)
     z = torch.sigmoid(torch.nn.functional.linear(torch.cat((layer.bank_norm(old), new), -1), *layer.gate.parameters()))
     _, context = model(text, context, rows=NONE)

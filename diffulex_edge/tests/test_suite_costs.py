@@ -25,13 +25,7 @@ def test_the_seeds_numbers_in_one_unit(steps: int, new: int, prompt: int, block:
 @pytest.mark.parametrize("mode", ["full", "block", "block_frozen"])
 def test_decoding_puts_as_many_tokens_through_the_model_as_the_cost_model_says(mode: str) -> None:
     model, seen = toys.eco(), []
-    run_layers = model.run_layers
-
-    def counting(layers, flow, memory, depth, exit):  # type: ignore[no-untyped-def]
-        seen.append(flow.tokens.shape[1])
-        return run_layers(layers, flow, memory, depth, exit)
-
-    model.run_layers = counting
+    model.layers[0].register_forward_pre_hook(lambda layer, given: seen.append(given[0].tokens.shape[1]))
     steps = 12 if mode == "full" else 4
     plan = mode_plan(mode, Plan(max_new_tokens=24, block_size=8, steps=steps, banned=(2,)), model.spec)
     list(decode(model, torch.randint(4, 48, (1, 8)), plan))
