@@ -141,6 +141,14 @@ def read_json(path: Path | str) -> Any:
         raise ArtefactError(f"{path}: not JSON: {error}") from None
 
 
+def read_object(path: Path | str) -> dict[str, Any]:
+    """`read_json` of a file that holds an object; ArtefactError where it holds anything else."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ArtefactError(f"{path}: must be an object, is {type(values).__name__}")
+    return values
+
+
 def write_sealed_json(path: Path | str, content: Mapping[str, Any]) -> None:
     """Writes JSON with one more key, `sha256`: the digest of the file's own bytes with 64 zeros in its place."""
     text = json.dumps({"sha256": _BLANK, **content}, ensure_ascii=False, indent=1) + "\n"

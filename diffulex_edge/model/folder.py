@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from diffulex_edge.errors import ArtefactError, UsageError
-from diffulex_edge.files import read_json
+from diffulex_edge.files import read_object
 from diffulex_edge.machine import need_memory
+from diffulex_edge.model import sampling
 from diffulex_edge.model.families import FAMILIES
 from diffulex_edge.model.published import Place, places, read_fields
 
@@ -35,7 +36,7 @@ def is_published(folder: Path) -> bool:
 def load_published(folder: Path) -> Any:
     """The denoiser of a published folder, for use. Raises ArtefactError naming the file and what is wrong with it."""
     _refuse_pickles(folder)
-    values = _object(folder / "config.json")
+    values = read_object(folder / "config.json")
     module = _family(values, folder / "config.json")
     _, class_name, config_name = FAMILIES[values["model_type"]]
     config = read_fields(getattr(module, config_name), module.PUBLISHED, values, str(folder / "config.json"))
@@ -67,13 +68,6 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-def _object(path: Path) -> dict[str, Any]:
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise ArtefactError(f"{path}: must be an object, is {type(values).__name__}")
-    return values
-
-
 def _family(values: Mapping[str, Any], source: Path) -> Any:
     name = values.get("model_type")
     module = import_module(FAMILIES[name][0]) if name in FAMILIES else None
@@ -85,10 +79,10 @@ def _family(values: Mapping[str, Any], source: Path) -> Any:
 
 def _with_stops(config: Any, folder: Path) -> Any:
     """The config with the ends that generation_config.json adds to those of config.json."""
-    path = folder / "generation_config.json"
+    path = folder / sampling.NAME
     if not path.exists():
         return config
-    more = _object(path).get("eos_token_id")
+    more = read_object(path).get("eos_token_id")
     more = more if isinstance(more, list) else [] if more is None else [more]
     own = config.eos_token_id if isinstance(config.eos_token_id, tuple) else (config.eos_token_id,)
     if not all(isinstance(i, int) and i >= 0 for i in more):
@@ -104,7 +98,7 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
             raise ArtefactError(f"{folder}: neither model.safetensors nor {INDEX} is here")
         with _opened(single) as file:
             return dict.fromkeys(file.keys(), single)
-    told = _object(index).get("weight_map")
+    told = read_object(index).get("weight_map")
     if not isinstance(told, dict) or not all(
         isinstance(name, str) and Path(name).name == name for name in told.values()
     ):

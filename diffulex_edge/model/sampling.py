@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from diffulex_edge.errors import ArtefactError
-from diffulex_edge.files import read_json
+from diffulex_edge.files import read_object
 
 NAME = "generation_config.json"
 _RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
@@ -39,9 +39,7 @@ class Sampling:
         Where it says a part, the rest cuts nothing off. Raises ArtefactError for a value that breaks its rule.
         """
         path = folder / NAME
-        values = read_json(path) if path.exists() else {}
-        if not isinstance(values, dict):
-            raise ArtefactError(f"{path}: must be an object, is {type(values).__name__}")
+        values = read_object(path) if path.exists() else {}
         told = {name: values[name] for name in _RULES if values.get(name) is not None}
         for name, value in told.items():
             kind, holds, rule = _RULES[name]

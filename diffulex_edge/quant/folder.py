@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.files import read_json
-from diffulex_edge.model import checkpoint
+from diffulex_edge.model import checkpoint, sampling
 from diffulex_edge.model.families import FAMILIES, build
 from diffulex_edge.quant.calibration import Rounding, linears, round_around
 from diffulex_edge.quant.embedding import QuantizedEmbedding, pack, unpack
@@ -24,7 +24,7 @@ from diffulex_edge.quant.schemes import Scheme, find_scheme
 from diffulex_edge.quant.weights import BY_TOKEN, assembled, bits_of, need_torchao
 
 BESIDE = (  # copied
-    *("*.model", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"),
+    *("*.model", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", sampling.NAME),
     *("LICENSE*", "CREDITS*"),
 )
 KEY, WEIGHTS, EMBEDDING = "quantization", "model.safetensors", "ends.tokens"

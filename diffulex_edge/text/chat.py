@@ -21,7 +21,7 @@ import jinja2
 import markupsafe
 
 from diffulex_edge.errors import ArtefactError, UsageError
-from diffulex_edge.files import read_json
+from diffulex_edge.files import read_object
 from diffulex_edge.text import template_child
 
 MAX_TEMPLATE, MAX_TEXT = 256 << 10, 4 << 20  # characters of a template, and of what it writes
@@ -75,9 +75,7 @@ def find_template(choice: str | None, folder: Path, tokenizer: ControlWords) -> 
     if choice in BUILT_IN:
         return BUILT_IN[choice]
     config, file = folder / "tokenizer_config.json", Path(choice or folder / "chat_template.jinja")
-    values = read_json(config) if config.exists() else {}
-    if not isinstance(values, dict):
-        raise ArtefactError(f"{config}: must be an object, is {type(values).__name__}")
+    values = read_object(config) if config.exists() else {}
     named = {key: _content(value) for key, value in values.items() if key.endswith("_token")}
     tokens = {key: value for key, value in named.items() if isinstance(value, str)}
     if choice or file.exists():
