@@ -112,21 +112,17 @@ class Sweeper:
 
     def engine(self) -> Iterator[Variant | Skipped]:
         """The same plan in programs of the same weights, which are made here and take minutes each."""
-        base, plan = self.base, self.base.plan
-        longest = -(-self.longest // plan.block_size) * plan.block_size
-        place = Place(plan.context, plan.block_size, self.folder, text=longest, banned=plan.banned)
-        if plan.context not in KINDS:
-            yield Skipped(f"{base.mode}, programs", f"none has a context {plan.context}; they have {', '.join(KINDS)}")
+        base, context = self.base, self.base.plan.context
+        if context not in KINDS:
+            yield Skipped(f"{base.mode}, programs", f"none has a context {context}; they have {', '.join(KINDS)}")
             return
-        model = _module(base.denoiser)
         with bar("making programs", len(PROGRAMS)) as advance:
-            for name, number_type in PROGRAMS.items():
+            for program in PROGRAMS:
+                name = f"{base.mode}, {program}"
                 try:
-                    made = ENGINES[name](model, place)
+                    yield replace(in_program(base, program, self.longest, self.folder), name=name)
                 except BackendUnavailable as error:
-                    yield Skipped(f"{base.mode}, {name}", str(error))
-                else:
-                    yield replace(base, name=f"{base.mode}, {name}", denoiser=made, number_type=number_type)
+                    yield Skipped(name, str(error))
                 advance(1)
 
     def _variant(self, name: str, plan: Plan) -> Variant:
@@ -144,6 +140,18 @@ SWEEPS: dict[str, Callable[[Sweeper], Iterator[Variant | Skipped]]] = {
     "engine": Sweeper.engine,
 }
 PROGRAMS = {"xnnpack": "fp32", "openvino": "fp32", "xnnpack-dynamic_int8": "int8"}  # and what they compute in
+
+
+def in_program(variant: Variant, program: str, longest: int, folder: Path) -> Variant:
+    """The variant in one of PROGRAMS, which is made here, for texts of `longest` tokens and its plan's ids.
+
+    Raises BackendUnavailable where what makes or runs it is not installed.
+    """
+    plan = variant.plan
+    text = -(-longest // plan.block_size) * plan.block_size
+    place = Place(plan.context, plan.block_size, folder, text=text, banned=plan.banned)
+    made = ENGINES[program](_module(variant.denoiser), place)
+    return replace(variant, denoiser=made, number_type=PROGRAMS[program])
 
 
 def _cast(dtype: torch.dtype) -> Callable[[Denoiser], Denoiser]:

@@ -45,13 +45,13 @@ class Greedy:
     """The likeliest token; of equals the smallest id."""
 
     def __call__(self, logits: Tensor, hidden: Tensor, generator: torch.Generator) -> Guess:
-        return _guess(_likeliest(logits), logits, hidden, generator)
+        return _guess(likeliest(logits), logits, hidden, generator)
 
 
 CHUNK = 128  # logits
 
 
-def _likeliest(logits: Tensor) -> Tensor:
+def likeliest(logits: Tensor) -> Tensor:
     """argmax (n,) of each row (n, V): of its chunk with the highest logit, four times faster on a CPU than of all."""
     fill = -logits.shape[1] % CHUNK
     chunks = (F.pad(logits, (0, fill), value=-torch.inf) if fill else logits).unflatten(1, (-1, CHUNK))

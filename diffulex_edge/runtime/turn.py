@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -97,12 +98,13 @@ class _Inside:
         mask_id = self.denoiser.spec.mask_id
         hidden = asked & (block == mask_id)
         end = int(asked[0].nonzero()[-1]) + 1
-        count = max(1, int(floor(step, block))) if self.threshold != NEVER else int(floor(step, block))
+        least = 0 if self.threshold == NEVER else 1
+        count = max(least, int(floor(step, block)))
         after, sure, seen = self.denoiser.reveal(
             block, context, t=step.t, depth=step.depth, asked=end, count=count, threshold=self.threshold
         )
-        if not sure[hidden].isfinite().all():
+        token, probability = after[hidden], sure[hidden]
+        if not math.isfinite(float(probability.sum())):
             raise ArtefactError("the program's probabilities are not finite numbers: its weights are damaged")
-        after = torch.where(hidden, after, block)
-        logits = sure.new_zeros(int(hidden.sum()), 0)
-        return Turned(after, Guess(after[hidden], sure[hidden], logits, hidden, self.generator), seen, state)
+        guess = Guess(token, probability, sure.new_zeros(len(token), 0), hidden, self.generator)
+        return Turned(torch.where(hidden, after, block), guess, seen, state)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from diffulex_edge.api import SHIPPED
 from diffulex_edge.bench import rows, runs
 from diffulex_edge.bench.contexts import context_bytes
 from diffulex_edge.bench.energy import energy_source
-from diffulex_edge.bench.variants import NUMBERS, Skipped, Variant, fit
+from diffulex_edge.bench.variants import NUMBERS, Skipped, Variant, fit, in_program
 from diffulex_edge.errors import BackendUnavailable
 from diffulex_edge.machine import set_threads
 from diffulex_edge.model.base import Denoiser
@@ -40,6 +43,7 @@ class Entrant:
     depth: DepthSchedule = LinearDepth()
     confidence_stop: float | None = None  # show all that is at least so probable; None: as many as the step's share
     compiled: bool = False  # the speed is that of the compiled step; what is written is the same
+    program: str | None = None  # one of bench's programs, made for the row; None: PyTorch
 
     def settings(self) -> dict[str, Any]:
         """What is not as it is by default: a setting that comes later leaves the rows of before as they are."""
@@ -83,7 +87,8 @@ class Comparison(RowOnly):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(entrant.model for entrant in self.entrants))
+        """The shipped model is there."""
+        return tuple(dict.fromkeys(entrant.model for entrant in self.entrants if entrant.model != SHIPPED))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -99,9 +104,14 @@ class Comparison(RowOnly):
 
     def run(self, place: Workplace) -> dict[str, Any]:
         set_threads(1)
-        chosen, skipped = self._variants(place)
+        with TemporaryDirectory() as folder:  # of the programs, which are read as long as they run
+            return self._measured(place, Path(folder))
+
+    def _measured(self, place: Workplace, folder: Path) -> dict[str, Any]:
         tokenizer = place.model(self.entrants[0].model)[1]
         prompts = [prompt_ids(tokenizer, text) for text in self.prompts]
+        longest = max(map(len, prompts)) + self.new_tokens
+        plain, chosen, skipped = self._variants(place, longest, folder)
         timed = [
             replace(each, denoiser=compiled(each.denoiser)) if self._of(each).compiled else each for each in chosen
         ]
@@ -113,7 +123,8 @@ class Comparison(RowOnly):
         table = []
         for variant in chosen:
             row = rows.row(variant, measured[variant.name], measured[chosen[0].name], quality)
-            size = context_bytes(variant.denoiser, variant.plan.context, self.new_tokens, variant.plan.block_size)
+            model, plan = plain[variant.name].denoiser, variant.plan  # a program's context is not in its own hands
+            size = context_bytes(model, plan.context, self.new_tokens, plan.block_size)
             about = {"model": self._of(variant).model, "context_bytes": size}
             table.append({**row, **about, "sampled": self._sampled(place, variant)})
         return {
@@ -128,15 +139,21 @@ class Comparison(RowOnly):
     def _of(self, variant: Variant) -> Entrant:
         return next(entrant for entrant in self.entrants if entrant.title == variant.name)
 
-    def _variants(self, place: Workplace) -> tuple[list[Variant], list[Skipped]]:
+    def _variants(
+        self, place: Workplace, longest: int, folder: Path
+    ) -> tuple[dict[str, Variant], list[Variant], list[Skipped]]:
+        """Each side as PyTorch runs it, by name; as it is to run, in its program if it has one; and what cannot."""
+        plain: dict[str, Variant] = {}
         chosen: list[Variant] = []
         skipped: list[Skipped] = []
         for entrant in self.entrants:
             try:
-                chosen.append(entrant.variant(place, self.new_tokens))
+                variant = plain[entrant.title] = entrant.variant(place, self.new_tokens)
+                program = entrant.program
+                chosen.append(variant if program is None else in_program(variant, program, longest, folder))
             except BackendUnavailable as error:
                 skipped.append(Skipped(entrant.title, str(error)))
-        return chosen, skipped
+        return plain, chosen, skipped
 
     def _sampled(self, place: Workplace, variant: Variant) -> dict[str, Any]:
         """The same for all rows of the suite that have this side, so measured once in a process."""

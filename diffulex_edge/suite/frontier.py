@@ -18,7 +18,7 @@ from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.sampler import choose_sampler
 from diffulex_edge.text.tokenizer import Tokenizer
 
-TEMPERATURES = (1.0, 1.3, 1.6, 1.9)
+TEMPERATURES = (0.7, 1.0, 1.3, 1.6, 1.9)
 TOP_P = 0.9
 
 

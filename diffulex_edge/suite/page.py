@@ -10,7 +10,7 @@ from diffulex_edge.bench.report import number
 from diffulex_edge.errors import UsageError
 from diffulex_edge.suite.costs import token_evaluations
 from diffulex_edge.suite.lengths import at_lengths, by_length, crossover, exponent, sides
-from diffulex_edge.suite.seeds import BASELINE, CHALLENGER, FAMILIES, LENGTH, RIVALS, jobs
+from diffulex_edge.suite.seeds import BASELINE, CHALLENGER, FAMILIES, LENGTH, RIVAL, RIVALS, jobs
 from diffulex_edge.suite.verdict import verdict
 from diffulex_edge.suite.workplace import SuiteConfig
 
@@ -22,8 +22,8 @@ Written by `make docs` from the rows in `docs/results/`, which `diffulex-edge be
 measures: one thread, sides in turn in one process, medians, ratios with 95 % intervals of paired runs. `block NELBO`
 is in bits a character of held-out text, given what the side's mode has in hand. `judge` is a 5-gram's perplexity of
 sampled text, and rep-4 the share of its four-grams that were there before, both read off along the temperature (top-p
-0.9) where the entropy of the samples is that of the documents; a dash where no temperature tried reaches it. A ratio
-compares sides of one row; figures of different rows may come from different machines.
+0.9) where the entropy of the samples is that of the documents; a bound or a dash where no temperature tried reaches it.
+A ratio compares sides of one row; figures of different rows may come from different machines.
 """
 
 
@@ -158,11 +158,35 @@ def _rivals(results: Rows) -> str:
 def _judged(rows: Mapping[int, Row]) -> str:
     """At the longest: how fast each side is, and how good its samples are."""
     n, row = list(rows.items())[-1]
-    lines = [
-        (each["name"], number(each["tokens_per_s"]), number(each["sampled"]["ppl_at_entropy"]))
-        for each in row["figures"]["rows"]
-    ]
-    return _table((f"at N = {n}", "tokens/s", "judge"), lines)
+    sides = row["figures"]["rows"]
+    rival = next((each for each in sides if each["name"] == RIVAL), None)
+    lines = []
+    for each in sides:
+        times = None if rival is None else each["tokens_per_s"] / rival["tokens_per_s"]
+        lines.append((each["name"], number(each["tokens_per_s"]), number(times), _judge(each["sampled"])))
+    table = _table((f"at N = {n}", "tokens/s", f"times `{RIVAL}`", "judge"), lines)
+    return table if rival is None else f"{table}\n\n{_equals(sides, rival)}"
+
+
+def _equals(sides: Sequence[Row], rival: Row) -> str:
+    """Which of EcoHybrid's sides write as well as the rival."""
+    limit = rival["sampled"]["ppl_at_entropy"] or rival["sampled"]["points"][0]["judge_ppl"]
+    judged = {each["name"]: each["sampled"]["ppl_at_entropy"] for each in sides if each["name"].startswith(CHALLENGER)}
+    equal = [f"`{name}`" for name, judge in judged.items() if judge is not None and judge <= limit]
+    return f"As good as `{RIVAL}` by the judge, at the entropy of the documents: {', '.join(equal) or 'none of them'}."
+
+
+def _judge(sampled: Row) -> str:
+    """The judge's perplexity at the documents' entropy, or that of the nearest temperature, which it is under or over.
+
+    Both grow with the temperature.
+    """
+    if sampled["ppl_at_entropy"] is not None:
+        return number(sampled["ppl_at_entropy"])
+    coolest, hottest = sampled["points"][0], sampled["points"][-1]
+    if coolest["entropy"] >= sampled["documents"]["entropy"]:
+        return f"under {number(coolest['judge_ppl'])}"
+    return f"over {number(hottest['judge_ppl'])}"
 
 
 def _growth(rows: Mapping[int, Row]) -> str:
@@ -195,8 +219,9 @@ def _sweeps(results: Rows) -> str:
 def _side(each: Row) -> tuple[str, ...]:
     ratio, sampled = each["speed_ratio"], each["sampled"]
     times = f"{number(ratio['value'])} ({number(ratio['low'])} to {number(ratio['high'])})"
-    figures = (each["forwards"], each["block_nelbo"], sampled["ppl_at_entropy"], sampled["rep4_at_entropy"])
-    return (each["name"], number(each["tokens_per_s"]), times, *map(number, figures))
+    figures = map(number, (each["forwards"], each["block_nelbo"]))
+    quality = (_judge(sampled), number(sampled["rep4_at_entropy"]))
+    return (each["name"], number(each["tokens_per_s"]), times, *figures, *quality)
 
 
 def _where(row: Row) -> str:

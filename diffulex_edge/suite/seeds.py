@@ -6,6 +6,10 @@ autoregressive one `causal`; all of as many parameters, trained on the same toke
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from diffulex_edge.api import SHIPPED
+from diffulex_edge.bench.variants import PROGRAMS
 from diffulex_edge.runtime.depth import ConstantDepth, DepthSchedule, LinearDepth, SandwichDepth
 from diffulex_edge.suite.comparisons import PROMPTS, Comparison, Entrant
 from diffulex_edge.suite.jobs import Job
@@ -60,7 +64,7 @@ def comparisons(config: SuiteConfig) -> list[Comparison]:
         Comparison(name=f"script-{script}", entrants=_rivals(), script=script, rounds=config.suite_rounds)
         for script in ("devanagari", "roman", "mixed")
     ]
-    found.append(Comparison(name="compiled-1024", entrants=_engines(), new_tokens=1024, rounds=config.suite_rounds))
+    found.append(Comparison(name="engines-1024", entrants=_engines(), new_tokens=1024, rounds=config.suite_rounds))
     return [*found, *(_length(n, config) for n in LENGTHS), *(_rivals_at(n, config) for n in LENGTHS)]
 
 
@@ -74,9 +78,11 @@ def _eco(title: str, **settings: object) -> Entrant:
 
 
 def _engines() -> tuple[Entrant, ...]:
-    """The best that each mode can do: text that grows is compiled for no length, and gains nothing by it."""
-    sides = (("block", False), ("block_frozen", False), ("block_frozen", True))
-    return tuple(_eco(f"{mode}, compiled" if fast else mode, mode=mode, steps=8, compiled=fast) for mode, fast in sides)
+    """The shipped model in the engines that run it: text that grows is compiled for no length, and has no program."""
+    base = Entrant(title="block", model=SHIPPED, mode="block", steps=8)
+    frozen = replace(base, title="block_frozen", mode="block_frozen")
+    programs = (replace(frozen, title=f"block_frozen, {program}", program=program) for program in PROGRAMS)
+    return (base, frozen, replace(frozen, title="block_frozen, compiled", compiled=True), *programs)
 
 
 def _rivals(steps: int = 12) -> tuple[Entrant, ...]:

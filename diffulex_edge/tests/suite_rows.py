@@ -49,6 +49,16 @@ def side(name: str, seconds: float, n: int, *, ratio: float = 1.0, bits: int = 1
     }
 
 
+def out_of_reach(*, judge_ppl: float, entropy: float) -> dict[str, Any]:
+    """Samples of one temperature, whose entropy is not that of the documents, 3.2."""
+    return {
+        "points": [{"judge_ppl": judge_ppl, "entropy": entropy}],
+        "ppl_at_entropy": None,
+        "rep4_at_entropy": None,
+        "documents": {"judge_ppl": 70.0, "rep4": 0.02, "entropy": 3.2},
+    }
+
+
 def length(n: int, *, ratio: float = 2.0) -> dict[str, Any]:
     """The Transformer's time grows with the square, EcoHybrid's with N; they meet at N = 512."""
     sides = [side(BASELINE, (n / 512) ** 2, n, bits=n * 1024), side(CHALLENGER, n / 512, n, ratio=ratio)]

@@ -11,7 +11,7 @@ from diffulex_edge.suite.jobs import Results
 from diffulex_edge.suite.lengths import at_lengths, by_length, crossover, exponent
 from diffulex_edge.suite.page import page
 from diffulex_edge.suite.plots import draw
-from diffulex_edge.suite.seeds import BASELINE, CHALLENGER, RIVALS
+from diffulex_edge.suite.seeds import BASELINE, CHALLENGER, RIVAL, RIVALS
 from diffulex_edge.suite.verdict import verdict
 from diffulex_edge.tests import suite_rows
 from diffulex_edge.tests.tree import ROOT
@@ -66,6 +66,25 @@ def test_a_sweep_shows_speed_and_quality_of_each_side_and_what_the_documents_hav
     assert f"| {CHALLENGER} | 512 | 2.000 (1.900 to 2.100) | 12 | 1.500 | 60 | 0.010 |" in said
     assert "| the documents |  |  |  |  | 70 | 0.020 |" in said
     assert "eco, full: too slow" in said
+
+
+def test_the_longest_row_says_what_is_as_good_as_the_causal_model_and_how_much_faster() -> None:
+    rival = suite_rows.side(RIVAL, 4, 4096)
+    rival["sampled"] = suite_rows.out_of_reach(judge_ppl=61, entropy=3.5)
+    sides = [suite_rows.side(CHALLENGER, 2, 4096), rival]
+    said = page({"rivals-4096": suite_rows.row({"baseline": CHALLENGER, "rows": sides, "skipped": []})})
+    assert f"| {CHALLENGER} | 2,048 | 2.000 | 60 |" in said
+    assert f"| {RIVAL} | 1,024 | 1.000 | under 61 |" in said
+    assert f"at the entropy of the documents: `{CHALLENGER}`." in said
+    rival["sampled"] = suite_rows.out_of_reach(judge_ppl=59, entropy=3.5)
+    assert "none of them." in page({"rivals-4096": suite_rows.row({"baseline": "", "rows": sides, "skipped": []})})
+
+
+def test_a_judge_that_no_temperature_reaches_is_a_bound() -> None:
+    dull = suite_rows.side("dull", 1, 256)
+    dull["sampled"] = suite_rows.out_of_reach(judge_ppl=90, entropy=2.9)
+    said = page({"steps": suite_rows.row({"baseline": "dull", "rows": [dull], "skipped": []})})
+    assert "| over 90 | - |" in said
 
 
 def test_a_page_without_rows_says_what_is_missing() -> None:
