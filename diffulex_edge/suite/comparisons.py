@@ -163,5 +163,7 @@ class Comparison(RowOnly):
             tokenizer = place.model(entrant.model)[1]
             plan = entrant.plan(variant.denoiser, tokenizer, SAMPLED)
             prompts = place.prompts(tokenizer, self.script, SAMPLED)
-            place.judged[key] = frontier(variant.denoiser, tokenizer, prompts, plan, place.quality(tokenizer).judge)
+            judge, batch_size = place.quality(tokenizer).judge, 1 if entrant.program else 16
+            found = frontier(variant.denoiser, tokenizer, prompts, plan, judge, batch_size=batch_size)
+            place.judged[key] = found
         return place.judged[key]

@@ -23,17 +23,23 @@ TOP_P = 0.9
 
 
 def frontier(
-    denoiser: Denoiser, tokenizer: Tokenizer, prompts: Sequence[generation.Prompt], plan: Plan, judge: Judge
+    denoiser: Denoiser,
+    tokenizer: Tokenizer,
+    prompts: Sequence[generation.Prompt],
+    plan: Plan,
+    judge: Judge,
+    *,
+    batch_size: int = 16,
 ) -> dict[str, Any]:
     """The points along the temperature; the documents' own; and the figures at their entropy, None out of reach.
 
     The plan should not end a text early, and only as long a piece of a document is looked at: short texts have less
-    entropy.
+    entropy. A program writes one text at a time: its batch size is 1.
     """
     points = []
     for temperature in TEMPERATURES:
         hot = replace(plan, sampler=choose_sampler(temperature, top_p=TOP_P))
-        written = generation.write(denoiser, prompts, hot)
+        written = generation.write(denoiser, prompts, hot, batch_size=batch_size)
         points.append({"temperature": temperature, **generation.verdict(written, prompts, tokenizer, judge.model)})
     went_on = [prompt for prompt in prompts if len(prompt.reference) == plan.max_new_tokens]
     documents = generation.verdict([prompt.reference for prompt in went_on], went_on, tokenizer, judge.model)
