@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from diffulex_edge.errors import ArtefactError, UsageError
+from diffulex_edge.errors import ArtefactError, BackendUnavailable, UsageError
 from diffulex_edge.hub.shelf import home_from_env, pulled
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.model.checkpoint import find, read_config, read_model
@@ -30,10 +30,15 @@ def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = N
         OpenVINO's that `export` wrote (which run in as many threads as PyTorch has by then), the name of the shipped
         model, or OWNER/NAME of a pulled one.
     tokenizer: a file or folder to use instead of the one beside the weights; it must have the same vocabulary.
-    Raises ArtefactError, naming the file, where something is missing, corrupt, or does not belong to the rest.
+    Raises ArtefactError, naming the file, where something is missing, corrupt, or does not belong to the rest;
+    BackendUnavailable for a Core ML package.
     """
     if Path(path_or_name).suffix == ".pte" or is_openvino_folder(Path(path_or_name)):
         return _program(locate(path_or_name), tokenizer)
+    if Path(path_or_name).suffix == ".mlpackage":
+        raise BackendUnavailable(
+            f"{path_or_name}: an app on macOS or iOS runs it, nothing here; `peek` verifies it"
+        )
     folder = source_of(path_or_name)
     opened = _published if is_published(folder) else _checkpoint
     model, words = opened(folder, Path(tokenizer) if tokenizer is not None else folder)

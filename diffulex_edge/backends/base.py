@@ -45,16 +45,6 @@ class Backend(Protocol):
         ...
 
     @property
-    def friendly(self) -> bool:
-        """Whether graphs are to be written in the operators that it takes whole."""
-        ...
-
-    @property
-    def contexts(self) -> tuple[str, ...]:
-        """Kinds of context whose graphs it takes."""
-        ...
-
-    @property
     def integers(self) -> bool:
         """Whether it computes the schemes of quant/ that can be delegated."""
         ...

@@ -14,8 +14,6 @@ class CoremlBackend:
     name: str = "coreml"
     about: str = "Apple's CPU, GPU and Neural Engine: macOS 15, iOS 18 and newer, in fp16"
     tested: str = "made; never run, for that takes macOS"
-    friendly: bool = False  # it takes norms and attention as they are, and its passes fail on their spelt-out forms
-    contexts: tuple[str, ...] = ("memory",)  # it makes fractions of the columns that the others count with
     integers: bool = False
     allowed: frozenset[str] = frozenset()
 

@@ -22,8 +22,6 @@ class QnnBackend:
     name: str = "qnn"
     about: str = "Qualcomm's NPU: Android, in 16-bit activations and 8-bit weights"
     tested: str = "rounded by its quantiser, within 5 % of the model; not lowered without the SDK, never run"
-    friendly: bool = False
-    contexts: tuple[str, ...] = ("memory", "kv", "canvas")
     integers: bool = False  # its own quantiser rounds the graph
     allowed: frozenset[str] = frozenset()
 

@@ -13,8 +13,6 @@ class XnnpackBackend:
     name: str = "xnnpack"
     about: str = "CPU: Linux, macOS, Windows, Android, iOS"
     tested: str = "made and run: equal to the eager model to 1e-4"
-    friendly: bool = True
-    contexts: tuple[str, ...] = ("memory", "kv", "canvas")
     integers: bool = True
     allowed: frozenset[str] = frozenset()
 

@@ -13,8 +13,12 @@ from diffulex_edge.api import SHIPPED, load, source_of
 from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.export import ExportConfig, ExportResult
 from diffulex_edge.export.bundle import as_json, export_bundle
+from diffulex_edge.export.mlpackage import MLPACKAGE
 from diffulex_edge.export.openvino_ir import IR
 from diffulex_edge.text.corpus import read_documents
+
+_NAMES = {IR: "openvino", MLPACKAGE: f"model.{MLPACKAGE}"}  # of what is written by default; else model.pte
+_TRIED = {MLPACKAGE: "peek"}  # an app runs it; else sample --pte
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,7 @@ class Flags:
     """Writes a program, what is in it (OUTPUT.json), and its tokenizer beside them; takes a minute or more."""
 
     ckpt: str = SHIPPED  # a run or checkpoint folder, the shipped model's name, or OWNER/NAME of a pulled one
-    output: Path | None = None  # None: exported/model.pte; of openvino_ir, a folder, exported/openvino
+    output: Path | None = None  # None: exported/model.pte; exported/openvino, a folder; exported/model.mlpackage
     shape: ExportConfig = ExportConfig()
     calibration_data: tuple[Path, ...] = ()  # documents that qnn's quantiser chooses its ranges by
     calibration_documents: int = 16  # of these, at most
@@ -36,11 +40,12 @@ def run(flags: Flags) -> dict[str, Any]:
     with out.status("tracing and lowering"):
         denoiser, _ = load(flags.ckpt, tokenizer=flags.tokenizer)
         source = flags.tokenizer or source_of(flags.ckpt)
-        output = flags.output or Path("exported") / ("openvino" if flags.shape.backend == IR else "model.pte")
+        output = flags.output or Path("exported") / _NAMES.get(flags.shape.backend, "model.pte")
         texts = [each.text for each in islice(read_documents(flags.calibration_data), flags.calibration_documents)]
         result = export_bundle(denoiser, source, output, flags.shape, texts)
     out.print(_table(result))
-    out.print(f"{result.path}: {result.size_bytes / 1e6:.1f} MB. Try it: diffulex-edge sample --pte {result.path}")
+    tried = f"diffulex-edge {_TRIED.get(result.backend, 'sample --pte')} {result.path}"
+    out.print(f"{result.path}: {result.size_bytes / 1e6:.1f} MB. Try it: {tried}")
     return as_json(result)
 
 

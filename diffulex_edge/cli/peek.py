@@ -1,4 +1,4 @@
-"""`peek`: what is in a device pack, after every byte of it was verified."""
+"""`peek`: what is in a device pack or a Core ML package, after every byte of it was verified."""
 
 from __future__ import annotations
 
@@ -10,21 +10,37 @@ import tyro
 from rich.table import Table
 
 from diffulex_edge.cli.parse import console
+from diffulex_edge.export.mlpackage import MLPACKAGE, verify_package
 from diffulex_edge.export.pack import peek
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Verifies a pack and tells what it holds; a damaged one makes the exit code 3."""
+    """Verifies a pack, or a .mlpackage, and tells what it holds; a damaged one makes the exit code 3."""
 
     pack: tyro.conf.Positional[Path]  # the folder
     json: str | None = None  # write it as JSON to this path; - for standard output
 
 
 def run(flags: Flags) -> dict[str, Any]:
+    if flags.pack.suffix == f".{MLPACKAGE}":
+        found = verify_package(flags.pack)
+        console(flags.json).print(functions(found))
+        return found
     found = peek(flags.pack)
     console(flags.json).print(table(found))
     return found
+
+
+def functions(found: dict[str, Any]) -> Table:
+    """Of a Core ML package, with what each takes and gives."""
+    rows = Table("function", "takes", "gives", box=None)
+    for name, method in found["methods"].items():
+        sides = (
+            ", ".join(f"{port['name']} {port['shape']}" for port in method[side]) for side in ("inputs", "outputs")
+        )
+        rows.add_row(name, *sides)
+    return rows
 
 
 def table(found: dict[str, Any]) -> Table:

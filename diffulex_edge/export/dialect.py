@@ -131,7 +131,7 @@ def _expand(x: Tensor, size: list[int], *, implicit: bool = False) -> Tensor:
     return x.view(x.shape) if same else NotImplemented
 
 
-def _alias(x: Tensor) -> Tensor:
+def alias(x: Tensor) -> Tensor:
     return x.view(x.shape)
 
 
@@ -140,7 +140,7 @@ def _unsqueeze(x: Tensor, dim: int) -> Tensor:
     return x.reshape(*x.shape[:at], 1, *x.shape[at:])
 
 
-def _lerp(x: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+def lerp(x: Tensor, end: Tensor, weight: Tensor) -> Tensor:
     return x + weight * (end - x)
 
 
@@ -168,9 +168,9 @@ FRIENDLY = Dialect(
         aten.unbind.int: _unbind,
         aten.matmul.default: _matmul,
         aten.expand.default: _expand,
-        aten.alias.default: _alias,
+        aten.alias.default: alias,
         aten.unsqueeze.default: _unsqueeze,
-        aten.lerp.Tensor: _lerp,
+        aten.lerp.Tensor: lerp,
         **PRODUCTS,
     },
 )

@@ -21,11 +21,12 @@ from torch import Tensor
 from diffulex_edge.backends import BACKENDS
 from diffulex_edge.backends.base import Backend, compiler
 from diffulex_edge.errors import UsageError
+from diffulex_edge.export import mlpackage, openvino_ir
 from diffulex_edge.export.config import SUFFIX, ExportConfig, ExportResult
+from diffulex_edge.export.coreml_dialect import COREML
 from diffulex_edge.export.delegation import check, outside
 from diffulex_edge.export.dialect import FRIENDLY, NATIVE, Dialect
 from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method
-from diffulex_edge.export.openvino_ir import IR, check_scheme, export_ir
 from diffulex_edge.export.rounding import rounded
 from diffulex_edge.files import write_atomic, write_sealed_json
 from diffulex_edge.quant import SCHEMES, find_scheme
@@ -33,7 +34,16 @@ from diffulex_edge.quant.quantizer import quantize
 
 FORMAT = "diffulex-edge-program/1"
 BLOCK = 32  # tokens
-RUNTIMES = {**dict.fromkeys(BACKENDS, "executorch"), IR: "openvino"}  # backend -> the package that runs its programs
+DIALECTS = {"xnnpack": FRIENDLY, "coreml": COREML}  # of the others it is NATIVE
+FORMS = {  # that are not ExecuTorch's: backend -> what checks a scheme, and what writes
+    openvino_ir.IR: (openvino_ir.check_scheme, openvino_ir.export_ir),
+    mlpackage.MLPACKAGE: (mlpackage.check_scheme, mlpackage.export_package),
+}
+RUNTIMES = {  # backend -> the package that made its programs
+    **dict.fromkeys(BACKENDS, "executorch"),
+    openvino_ir.IR: "openvino",
+    mlpackage.MLPACKAGE: "coremltools",
+}
 
 
 def export_model(
@@ -90,19 +100,20 @@ def export(
 
     beside: files that go along where the output is a folder.
     """
-    if config.backend == IR:
+    if config.backend in FORMS:
+        check_scheme, write = FORMS[config.backend]
         check_scheme(config.quantization)
-        _check_calibration(calibration, IR, None)
+        _check_calibration(calibration, config.backend, None)
         graph = make_graph(NATIVE.write(model), config, banned)
         methods = list(graph.methods(config.depths))
-        return export_ir(graph, methods, path, config, describe(graph, methods, config, about), beside)
+        return write(graph, methods, path, config, describe(graph, methods, config, about), beside)
     if config.backend not in BACKENDS:
-        raise UsageError(f"backend {config.backend!r} is not one of {', '.join((*BACKENDS, IR))}")
+        raise UsageError(f"backend {config.backend!r} is not one of {', '.join((*BACKENDS, *FORMS))}")
     backend = BACKENDS[config.backend]
     backend.available().need()
     quantizer = backend.quantizer()
     _check_calibration(calibration, backend.name, quantizer)
-    dialect = FRIENDLY if backend.friendly else NATIVE
+    dialect = DIALECTS.get(backend.name, NATIVE)
     model = model if config.quantization is None else quantized(model, config.quantization, backend)
     graph = make_graph(dialect.write(model), config, banned)
     methods = list(graph.methods(config.depths))
@@ -148,15 +159,10 @@ def quantized(model: Any, name: str, backend: Backend) -> Any:
 
 def make_graph(model: Any, config: ExportConfig, banned: Sequence[int] = ()) -> Graph:
     """The model with the context that is asked for, or the first that can be exported."""
-    takes = tuple(_GRAPHS) if config.backend == IR else BACKENDS[config.backend].contexts
     kinds = [kind for kind in model.spec.contexts if kind in _GRAPHS]
     kind = config.context or next(iter(kinds), "")
     if kind not in kinds:
         raise UsageError(f"context {kind!r} of {type(model).__name__} cannot be exported; it has {', '.join(kinds)}")
-    if kind not in takes:
-        raise UsageError(
-            f"{config.backend} takes no context {kind!r}, which {type(model).__name__} has: {', '.join(takes)}"
-        )
     size = config.block_size or max(BLOCK, model.spec.block_length or 1)
     own = model.spec.block_length or 1
     if size % own:

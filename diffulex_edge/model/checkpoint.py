@@ -52,12 +52,13 @@ def write(folder: Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
                 _sync_file(temp / name)
                 entries[name] = {"sha256": sha256_file(temp / name), "size": (temp / name).stat().st_size}
             write_json(temp / "manifest.json", {"format": FORMAT, "files": entries, "digest": _digest(entries)})
-            _replace_folder(temp, folder)
+            replace_folder(temp, folder)
         finally:
             shutil.rmtree(temp, ignore_errors=True)
 
 
-def _replace_folder(temp: Path, folder: Path) -> None:
+def replace_folder(temp: Path, folder: Path) -> None:
+    """Gives a finished folder the name of another, which may exist; both lie in one file system."""
     if folder.exists():
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         os.rename(folder, old)

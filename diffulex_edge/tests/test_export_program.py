@@ -117,7 +117,6 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"context": "canvas"}, "cannot be exported; it has kv"),
         ({"depths": (3,), "max_length": 32}, "below the model's 3 layers"),
         ({"backend": "abacus"}, "is not one of xnnpack"),
-        ({"backend": "coreml", "max_length": 32}, "coreml takes no context 'kv'"),
         ({"quantization": "weight_only_int8"}, "xnnpack does not compute weight_only_int8; it takes dynamic_int8"),
         ({"quantization": "static_int8"}, "write the model by `quantize"),
         ({"quantization": "int3"}, "'int3' is not one of"),
@@ -128,9 +127,11 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_coreml_takes_a_graph_whole_and_says_that_it_does_not_run_here(tmp_path: Path) -> None:
-    result = export_model(toys.model("eco"), output_path=tmp_path / "apple.pte", backend="coreml", block_size=8)
-    assert all(set(counts) <= {"getitem", "unfold_copy", "bitwise_or"} for counts in result.outside.values())
+@pytest.mark.parametrize("name", ["eco", "sdar", "llada"])
+def test_coreml_takes_a_graph_whole_and_says_that_it_does_not_run_here(name: str, tmp_path: Path) -> None:
+    shapes: dict[str, Any] = {"block_size": toys.BLOCK, "max_length": 4 * toys.BLOCK}
+    result = export_model(toys.model(name), output_path=tmp_path / "apple.pte", backend="coreml", **shapes)
+    assert all(set(counts) <= {"getitem"} for counts in result.outside.values())
     denoiser = PteDenoiser(result.path)
     if sys.platform != "darwin":
         with pytest.raises(BackendUnavailable, match="made for coreml, which does not run here"):
