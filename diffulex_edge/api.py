@@ -36,9 +36,7 @@ def load(path_or_name: str | Path = SHIPPED, *, tokenizer: str | Path | None = N
     if Path(path_or_name).suffix == ".pte" or is_openvino_folder(Path(path_or_name)):
         return _program(locate(path_or_name), tokenizer)
     if Path(path_or_name).suffix == ".mlpackage":
-        raise BackendUnavailable(
-            f"{path_or_name}: an app on macOS or iOS runs it, nothing here; `peek` verifies it"
-        )
+        raise BackendUnavailable(f"{path_or_name}: an app on macOS or iOS runs it, nothing here; `peek` verifies it")
     folder = source_of(path_or_name)
     opened = _published if is_published(folder) else _checkpoint
     model, words = opened(folder, Path(tokenizer) if tokenizer is not None else folder)

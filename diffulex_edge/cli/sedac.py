@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
+from torch import Tensor
 
 from diffulex_edge.api import SHIPPED, load
 from diffulex_edge.bench.progress import bar
@@ -15,9 +17,10 @@ from diffulex_edge.bench.sedac_report import sedac_tables
 from diffulex_edge.cli.parse import check_place, console
 from diffulex_edge.errors import UsageError
 from diffulex_edge.machine import set_threads
-from diffulex_edge.runtime.exit_file import Cascading
+from diffulex_edge.runtime.cascading import Cascading
 from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.text.corpus import read_documents
+from diffulex_edge.text.script import token_scripts
 from diffulex_edge.tuning.exit_work import Advance, ExitTexts, calibrate_in, collect_into, report_of, train_in, watch_in
 from diffulex_edge.tuning.exits import Promise
 
@@ -41,15 +44,15 @@ class Flags:
     json: str | None = None  # write the result as JSON to this path; - for standard output
 
 
-Stage = Callable[[Flags, Any, list[list[int]], Plan, Advance], dict[str, Any]]
+Stage = Callable[[Flags, Any, list[list[int]], Plan, Advance, Tensor], dict[str, Any]]
 STAGES: dict[str, Stage] = {
-    "collect": lambda f, model, prompts, plan, on: collect_into(f.folder, model, prompts, plan, on),
-    "train": lambda f, model, prompts, plan, on: train_in(f.folder, model),
-    "calibrate": lambda f, model, prompts, plan, on: calibrate_in(
+    "collect": lambda f, model, prompts, plan, on, kinds: collect_into(f.folder, model, prompts, plan, on, kinds),
+    "train": lambda f, model, prompts, plan, on, kinds: train_in(f.folder, model, kinds),
+    "calibrate": lambda f, model, prompts, plan, on, kinds: calibrate_in(
         f.folder, model, prompts, plan, f.promise, f.cascade, on
     ),
-    "watch": lambda f, model, prompts, plan, on: watch_in(f.folder, model, prompts, plan, on),
-    "report": lambda f, model, prompts, plan, on: report_of(f.folder, model, prompts, plan, on),
+    "watch": lambda f, model, prompts, plan, on, kinds: watch_in(f.folder, model, prompts, plan, on),
+    "report": lambda f, model, prompts, plan, on, kinds: report_of(f.folder, model, prompts, plan, on),
 }
 
 
@@ -62,7 +65,7 @@ def run(flags: Flags) -> dict[str, Any]:
     prompts = flags.texts.windows(read_documents(flags.data), tokenizer) if flags.data else []
     plan = plan_for(denoiser.spec, steps=flags.steps, max_new_tokens=flags.texts.exit_tokens)
     with bar(flags.stage, len(prompts)) as advance:
-        result = STAGES[flags.stage](flags, denoiser, prompts, plan, advance)
+        result = STAGES[flags.stage](flags, denoiser, prompts, plan, advance, torch.tensor(token_scripts(tokenizer)))
     for table in sedac_tables(result):
         console(flags.json).print(table)
     return result

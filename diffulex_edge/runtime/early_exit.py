@@ -29,6 +29,9 @@ class SedacExit:
     probes: Mapping[int, Risk]  # by the model's layer, from 0: the controller's checkpoints
     levels: int = 4  # in which the share of channels is counted
     ends: bool = True  # leave the layers out once all hidden tokens have exited
+    fade: float = 0.0  # how much faster confidence decays the more of the block is hidden: decay * (1 - fade * share)
+    routes: Tensor | None = None  # (kinds + 1,): what thresholds are multiplied by near a token of the kind
+    kinds: Tensor | None = None  # (V,) of each token, from 1; 0: of none
     narrowed: Narrowed = staircase
 
     def __post_init__(self) -> None:
@@ -36,9 +39,34 @@ class SedacExit:
             raise UsageError(f"probes behind layers {sorted(self.probes)}, checkpoints {list(self.controller.layers)}")
         if self.levels < 1:
             raise UsageError(f"levels={self.levels} must be at least 1")
+        if not 0 <= self.fade <= 1:
+            raise UsageError(f"fade={self.fade} must lie between 0 and 1")
 
-    def start(self, hidden: Tensor, step: Step) -> _Look:
-        return _Look(self, tensor_layers(self.controller, hidden.device), hidden, step, begin(hidden))
+    def start(self, block: Tensor, hidden: Tensor, step: Step) -> _Look:
+        layers = tensor_layers(self.controller, hidden.device)
+        if self.fade:
+            keeps = 1 - self.fade * hidden.float().mean(1, keepdim=True)  # (B, 1)
+            layers = {i: layer._replace(decay=layer.decay * keeps) for i, layer in layers.items()}
+        if self.routes is not None and self.kinds is not None:
+            route = self.routes[nearest_kind(self.kinds, block, hidden)]  # (B, L)
+            layers = {i: layer._replace(threshold=layer.threshold * route) for i, layer in layers.items()}
+        return _Look(self, layers, hidden, step, begin(hidden))
+
+
+def nearest_kind(kinds: Tensor, block: Tensor, hidden: Tensor) -> Tensor:
+    """The kind (B, L) of the last token shown at or before each place of a block (B, L), else of the first after it.
+
+    kinds (V,): of each token, from 1; tokens of kind 0 are passed over. 0 where a row shows none.
+    """
+    known = kinds[block].long().masked_fill(hidden, 0)
+    before, after = _filled(known), _filled(known.flip(1)).flip(1)
+    return torch.where(before > 0, before, after)
+
+
+def _filled(known: Tensor) -> Tensor:
+    """Each place (B, L) with the last one above 0 at or before it."""
+    places = torch.arange(known.shape[1], device=known.device).expand_as(known)
+    return known.gather(1, torch.where(known > 0, places, 0).cummax(1).values)
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,41 +20,15 @@ from torch import Tensor
 from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.files import atomic, read_sealed_json, sha256_file, write_sealed_json
 from diffulex_edge.model.soft_exit import sort_channels
+from diffulex_edge.runtime.cascading import Cascading
 from diffulex_edge.runtime.early_exit import SedacExit
 from diffulex_edge.runtime.sampler import ban
-from diffulex_edge.sedac.controller import CascadeController, LayerConfig
 from diffulex_edge.sedac.free import FreeRisk, FreeScore
 from diffulex_edge.sedac.probe import Probe, Risk
 
 FORMAT = "diffulex-edge-sedac/1"
 FACTS, PROBES = "sedac.json", "probes.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cascading:
-    """How the risks at the checkpoints become exits; `scale` is what calibration chooses."""
-
-    weight: float = 0.5  # what a layer's confidence counts for
-    exit_confidence: float = 0.3  # a token exits when its confidence reaches it
-    decay: float = 0.9  # of the confidence, from checkpoint to checkpoint
-    soft: bool = True  # thin the channels out; off: none is left from the exit on
-    ends: bool = True  # leave whole layers out once all hidden tokens have exited
-    levels: int = 4  # in which the share of channels is counted
-
-    def exits(self, probes: Mapping[int, Risk], scale: float) -> SedacExit:
-        """The controller whose thresholds of risk are all `scale`: the larger, the earlier tokens exit."""
-        layers = [
-            LayerConfig(
-                layer_idx=layer,
-                target_exit_rate=0.5,  # thresholds are calibrated, not tracked
-                initial_threshold=scale,
-                confidence_weight=self.weight,
-                exit_confidence=self.exit_confidence,
-            )
-            for layer in sorted(probes)
-        ]
-        controller = CascadeController(layers, confidence_decay=self.decay, soft_exit_enabled=self.soft)
-        return SedacExit(controller=controller, probes=probes, levels=self.levels, ends=self.ends)
+KINDS = "kinds"  # of tokens, in PROBES
 
 
 def weights_digest(denoiser: Any) -> str:
@@ -73,16 +47,18 @@ def write_exits(
     orders: list[Tensor],
     facts: Mapping[str, Any],
     free: Mapping[int, FreeScore] = MappingProxyType({}),
+    kinds: Tensor | None = None,
 ) -> None:
     """The folder of a model, its channels not yet sorted. orders: (K,) of each layer's channels, the weightiest first.
 
-    free: what serves behind layers whose probe was refused.
+    free: what serves behind layers whose probe was refused. kinds (V,): the script of each token, for routes.
 
     facts: what is to be told of the probes; `calibration` comes later, by `promise`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"probe.{layer}.{name}": t for layer, probe in probes.items() for name, t in probe.tensors().items()}
     tensors |= {f"order.{i}": order for i, order in enumerate(orders)}
+    tensors |= {} if kinds is None else {KINDS: kinds}
     with atomic(folder / PROBES) as file:
         file.write(save({name: t.contiguous() for name, t in tensors.items()}))
     content = {"format": FORMAT, "model": weights_digest(denoiser), "probes": sha256_file(folder / PROBES)}
@@ -128,10 +104,7 @@ def read_probes(folder: Path, denoiser: Any) -> dict[int, Risk]:
     facts = read_exits(folder)
     if facts["model"] != weights_digest(denoiser):
         raise UsageError(f"{folder}: these probes are of other weights than the model's: run `sedac collect` on it")
-    try:
-        tensors = load_file(folder / PROBES)
-    except SafetensorError as error:
-        raise ArtefactError(f"{folder / PROBES}: {error}") from None
+    tensors = _tensors(folder)
     orders = [tensors[f"order.{i}"] for i in range(sum(name.startswith("order.") for name in tensors))]
     found: dict[int, Risk] = {}
     for layer in sorted({int(name.split(".")[1]) for name in tensors if name.startswith("probe.")}):
@@ -147,6 +120,18 @@ def read_probes(folder: Path, denoiser: Any) -> dict[int, Risk]:
     return dict(sorted(found.items()))
 
 
+def read_kinds(folder: Path) -> Tensor | None:
+    """The script of each token (V,), as `write_exits` was given it."""
+    return _tensors(folder).get(KINDS)
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / PROBES)
+    except SafetensorError as error:
+        raise ArtefactError(f"{folder / PROBES}: {error}") from None
+
+
 def open_exits(folder: Path, denoiser: Any) -> SedacExit | None:
     """The exits that calibration and the checks since allow this model; None: none. Sorts the model's channels.
 
@@ -158,4 +143,14 @@ def open_exits(folder: Path, denoiser: Any) -> SedacExit | None:
         raise UsageError(f"{folder} has probes but no promise: run `sedac calibrate` on it")
     probes = read_probes(folder, denoiser)
     scale = factor_of(facts) * (calibration["scale"] or 0.0)
-    return Cascading(**facts["cascade"]).exits(probes, scale) if scale else None
+    return cascade_of(facts).exits(probes, scale, read_kinds(folder)) if scale else None
+
+
+def cascade_of(facts: Mapping[str, Any]) -> Cascading:
+    """The cascade that a folder's facts tell of."""
+    return replace(Cascading(), **tuples(facts["cascade"]))
+
+
+def tuples(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that they were."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in numbers.items()}

@@ -31,6 +31,6 @@ class Step:
 class ExitController(Protocol):
     """Decides step by step where the layers may end early: SEDAC."""
 
-    def start(self, hidden: Tensor, step: Step) -> Exit | None:
-        """The exit of one look at a block of which `hidden` (B, L) is not shown yet; None: all layers run."""
+    def start(self, block: Tensor, hidden: Tensor, step: Step) -> Exit | None:
+        """The exit of one look at a block (B, L) of which `hidden` (B, L) is not shown yet; None: all layers run."""
         ...

@@ -79,7 +79,7 @@ class _Outside:
 
     def __call__(self, block: Tensor, asked: Tensor, context: Context, step: Step, state: Any) -> Turned:
         hidden = asked & (block == self.denoiser.spec.mask_id)
-        exit = None if self.plan.exit is None else self.plan.exit.start(hidden, step)
+        exit = None if self.plan.exit is None else self.plan.exit.start(block, hidden, step)
         logits, seen = self.denoiser(block, context, t=step.t, depth=step.depth, exit=exit, rows=hidden)
         guess = self.plan.sampler(ban(logits, self.banned), hidden, self.generator)
         reveal = RevealAll() if step.fallback else self.plan.reveal

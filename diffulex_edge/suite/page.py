@@ -212,7 +212,8 @@ def _sweeps(results: Rows) -> str:
         documents = figures["rows"][0]["sampled"]["documents"]
         lines.append(("the documents", "", "", "", "", number(documents["judge_ppl"]), number(documents["rep4"])))
         lines += [(f"{left['name']}: {left['reason']}", *[""] * 6) for left in figures["skipped"]]
-        parts.append(f"{_table(head, lines)}\n\n{_where(row)}\n")
+        models = ", ".join(dict.fromkeys(each["model"] for each in figures["rows"]))
+        parts.append(f"{_table(head, lines)}\n\n{models}; {_where(row)}\n")
     return "\n".join(parts) if len(parts) > 1 else ""
 
 

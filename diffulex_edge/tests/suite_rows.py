@@ -35,6 +35,7 @@ def quality(bits: float, frozen: float | None = None) -> dict[str, Any]:
 def side(name: str, seconds: float, n: int, *, ratio: float = 1.0, bits: int = 1024) -> dict[str, Any]:
     return {
         "name": name,
+        "model": name.partition(",")[0],
         "tokens_per_s": n / seconds,
         "speed_ratio": {"value": ratio, "low": ratio - 0.1, "high": ratio + 0.1},
         "latency_ms": {"p50": 1e3 * seconds},

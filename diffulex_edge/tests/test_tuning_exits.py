@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from diffulex_edge.errors import ArtefactError, UsageError
+from diffulex_edge.runtime.cascading import Cascading
 from diffulex_edge.runtime.decode import Draft, decode
 from diffulex_edge.runtime.depth import ConstantDepth
 from diffulex_edge.runtime.exit_file import (
-    Cascading,
+    cascade_of,
     factor_of,
     note_watch,
     open_exits,
     promise,
     read_exits,
+    read_kinds,
     read_probes,
     write_exits,
 )
@@ -129,6 +131,22 @@ def test_the_stages_go_from_files_to_files(tmp_path: Path, monkeypatch: pytest.M
     assert read_exits(tmp_path)["watch"] == watched
     rows = report_of(tmp_path, toys.eco(), PROMPTS[:2], PLAN, lambda n: None)["curve"]
     assert rows[0]["name"] == "all layers" and rows[0]["changed"] == 0 and rows[0]["speed"] == 1
+
+
+def test_a_cascade_that_was_learned_is_what_is_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = torch.arange(toys.eco().spec.vocab_size) % 3
+    collect_into(tmp_path, toys.eco(), PROMPTS, PLAN, lambda n: None, kinds)
+    monkeypatch.setattr("diffulex_edge.tuning.risk.Judged.admitted", True)
+    told = train_in(tmp_path, toys.eco(), kinds)["learned"]
+    assert told["numbers"]["routes"][0] == 1 and len(told["numbers"]["routes"]) == 3
+    calibrate_in(tmp_path, toys.eco(), PROMPTS, PLAN, EASY, Cascading(learned=True), lambda n: None)
+    cascade = cascade_of(read_exits(tmp_path))
+    assert cascade.weights == tuple(told["numbers"]["weights"]) and cascade.fade == told["numbers"]["fade"]
+    found = read_kinds(tmp_path)
+    assert found is not None and torch.equal(found, kinds)
+    write_exits(tmp_path, toys.eco(), {1: says(0.1)}, [torch.arange(32) for _ in range(3)], {})
+    with pytest.raises(UsageError, match="no cascade was learned"):
+        calibrate_in(tmp_path, toys.eco(), PROMPTS, PLAN, EASY, Cascading(learned=True), lambda n: None)
 
 
 def test_drift_makes_exits_more_careful_until_they_are_off(tmp_path: Path) -> None:

@@ -130,6 +130,13 @@ def foreign_ids(tokenizer: Tokenizer, script: str) -> tuple[int, ...]:
     return tuple(i for i in range(tokenizer.vocab_size) if _scripts_in(tokenizer.decode([i])) - {wanted})
 
 
+def token_scripts(tokenizer: Tokenizer) -> list[int]:
+    """Of each id: 1 where its text has Devanagari letters alone, 2 where it has Latin ones alone, else 0."""
+    alone = {frozenset((name,)): number for number, name in enumerate(_LETTERS.values(), 1)}
+    ids = range(tokenizer.vocab_size)
+    return [alone.get(frozenset(_scripts_in(tokenizer.decode([i]))), 0) for i in ids]
+
+
 def _is_wrong(word: str, wanted: str | None) -> bool:
     inside = _scripts_in(word)
     if {"devanagari", "latin"} <= inside:

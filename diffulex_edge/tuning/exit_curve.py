@@ -13,9 +13,9 @@ from torch import Tensor
 
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.model.soft_exit import Keep
+from diffulex_edge.runtime.cascading import Cascading
 from diffulex_edge.runtime.depth import ConstantDepth
 from diffulex_edge.runtime.early_exit import SedacExit
-from diffulex_edge.runtime.exit_file import Cascading
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.reveal_settled import Exponential, RevealSettled, SchED
 from diffulex_edge.runtime.step import Step
@@ -33,16 +33,18 @@ def exit_curve(
     plan: Plan,
     cascade: Cascading,
     advance: Callable[[int], None] = lambda n: None,
+    *,
+    kinds: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     """A row an entrant: the median of its speed over that of all layers, prompt by prompt, and the share of tokens
     that it changes. All decode each prompt one after the other; chance exits as often at each layer as V6.1 does.
     """
     plans = {"all layers": plan}
-    last = {max(probes): probes[max(probes)]}
+    last, alone = {max(probes): probes[max(probes)]}, replace(cascade, soft=False, weights=())
     for scale in CURVE:
-        soft = cascade.exits(probes, scale)
+        soft = cascade.exits(probes, scale, kinds)
         plans[f"V6.1, scale {scale}"] = replace(plan, exit=soft)
-        plans[f"V6.0, scale {scale}"] = replace(plan, exit=replace(cascade, soft=False).exits(last, scale))
+        plans[f"V6.0, scale {scale}"] = replace(plan, exit=alone.exits(last, scale, kinds))
         rates = exit_rates(denoiser, soft, prompts[: max(1, len(prompts) // 4)], plan)
         plans[f"chance, as often as scale {scale}"] = replace(plan, exit=Chance(rates, soft))
     for k in SETTLED:
@@ -83,8 +85,8 @@ class _Counted:
     could: dict[int, int] = field(default_factory=dict)
     did: dict[int, int] = field(default_factory=dict)
 
-    def start(self, hidden: Tensor, step: Step) -> Any:
-        look = self.exits.start(hidden, step)
+    def start(self, block: Tensor, hidden: Tensor, step: Step) -> Any:
+        look = self.exits.start(block, hidden, step)
 
         def asked(layer: int, x: Tensor) -> Keep | None:
             before = look.state.exited
@@ -111,10 +113,10 @@ class Chance:
     rates: Mapping[int, float]  # by layer
     like: SedacExit
 
-    def start(self, hidden: Tensor, step: Step) -> Any:
+    def start(self, block: Tensor, hidden: Tensor, step: Step) -> Any:
         generator = torch.Generator(hidden.device).manual_seed(step.index)
         exits = replace(self.like, probes={i: _coin(rate, generator) for i, rate in self._rates().items()})
-        return exits.start(hidden, step)
+        return exits.start(block, hidden, step)
 
     def _rates(self) -> dict[int, float]:
         return {layer: self.rates.get(layer, 0.0) for layer in self.like.probes}

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from diffulex_edge.errors import UsageError
 from diffulex_edge.files import read_sealed_json, sha256_file, write_sealed_json
 from diffulex_edge.model.soft_exit import importance
+from diffulex_edge.runtime.cascading import Cascading
 from diffulex_edge.runtime.exit_file import (
-    Cascading,
+    cascade_of,
     factor_of,
     note_watch,
     promise,
     read_exits,
+    read_kinds,
     read_probes,
+    tuples,
     weights_digest,
     write_exits,
 )
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.text.corpus import Document
 from diffulex_edge.text.tokenizer import Tokenizer
+from diffulex_edge.tuning.cascade_fit import learn_cascade
 from diffulex_edge.tuning.exit_curve import exit_curve
 from diffulex_edge.tuning.exits import Promise, calibrate_exits, watch_exits
-from diffulex_edge.tuning.risk import Judged, train_probes
+from diffulex_edge.tuning.risk import HELD_OUT, Judged, train_probes
 from diffulex_edge.tuning.states import States, collect, read_states, write_states
 
 STATES, COLLECTED = "states.safetensors", "collected.json"
@@ -61,12 +67,24 @@ class ExitTexts:
                 yield ids[start : start + self.prompt_tokens]
 
 
-def collect_into(folder: Path, denoiser: Any, prompts: Sequence[list[int]], plan: Plan, advance: Advance) -> Any:
-    """States of the model's own decoding, and the order of its channels by how much they add on the way."""
+def collect_into(
+    folder: Path,
+    denoiser: Any,
+    prompts: Sequence[list[int]],
+    plan: Plan,
+    advance: Advance,
+    kinds: Tensor | None = None,
+) -> Any:
+    """States of the model's own decoding, and the order of its channels by how much they add on the way.
+
+    kinds (V,): of each token, which its neighbours' states are told with.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     seen: list[States] = []
     layers = range(min(1, denoiser.spec.n_layers - 2), denoiser.spec.n_layers - 1)
-    weights = importance(denoiser.layers, lambda: seen.append(collect(denoiser, prompts, plan, layers, advance)))
+    weights = importance(
+        denoiser.layers, lambda: seen.append(collect(denoiser, prompts, plan, layers, advance, kinds=kinds))
+    )
     orders = [weight.argsort(descending=True, stable=True) for weight in weights]
     write_states(folder / STATES, seen[0], orders)
     facts = {
@@ -83,8 +101,11 @@ def collect_into(folder: Path, denoiser: Any, prompts: Sequence[list[int]], plan
     return facts
 
 
-def train_in(folder: Path, denoiser: Any) -> dict[str, Any]:
-    """Probes from the states. Where one does not beat what is free, the best of that serves; or nothing, by chance."""
+def train_in(folder: Path, denoiser: Any, kinds: Tensor | None = None) -> dict[str, Any]:
+    """Probes from the states. Where one does not beat what is free, the best of that serves; or nothing, by chance.
+
+    Where all probes are admitted, the numbers of a cascade too. kinds (V,): those that the states were collected with.
+    """
     facts = read_sealed_json(folder / COLLECTED)
     if facts["states"] != sha256_file(folder / STATES):
         raise UsageError(f"{folder / STATES} is not what {COLLECTED} tells of: collect again")
@@ -98,8 +119,12 @@ def train_in(folder: Path, denoiser: Any) -> dict[str, Any]:
     if not admitted and not free:
         raise UsageError("nothing ranks tokens better than chance: exits would gain nothing")
     collected = {name: facts[name] for name in ("prompts", "tokens", "steps", "block_size", "context")}
-    write_exits(folder, denoiser, admitted, orders, {"layers": rows, "collected": collected}, free)
-    return {"layers": rows}
+    learned = None
+    if not free and len(admitted) == len(judged):
+        learned = learn_cascade(*states.split(HELD_OUT), admitted, 0 if kinds is None else int(kinds.max()))
+    told = {"layers": rows, "collected": collected, "learned": learned}
+    write_exits(folder, denoiser, admitted, orders, told, free, kinds)
+    return {"layers": rows, "learned": learned}
 
 
 def _row(one: Judged) -> dict[str, Any]:
@@ -125,7 +150,13 @@ def calibrate_in(
 ) -> dict[str, Any]:
     """Learn then Test on prompts that no probe learned from; what was found is written into the folder."""
     wanted.check(len(prompts))
-    found = calibrate_exits(denoiser, read_probes(folder, denoiser), prompts, plan, wanted, cascade, advance)
+    if cascade.learned:
+        learned = read_exits(folder).get("learned")
+        if learned is None:
+            raise UsageError(f"{folder}: no cascade was learned: `sedac train` does, where it admits all probes")
+        cascade = replace(cascade, **tuples(learned["numbers"]))
+    probes, kinds = read_probes(folder, denoiser), read_kinds(folder)
+    found = calibrate_exits(denoiser, probes, prompts, plan, wanted, cascade, advance, kinds=kinds)
     promise(folder, found, cascade)
     return found
 
@@ -138,8 +169,8 @@ def watch_in(folder: Path, denoiser: Any, prompts: Sequence[list[int]], plan: Pl
         raise UsageError(f"{folder}: no exits to watch: `sedac calibrate` has allowed none")
     if not prompts:
         raise UsageError("there is nothing to watch: no text was given")
-    cascade, probes = Cascading(**facts["cascade"]), read_probes(folder, denoiser)
-    found = watch_exits(denoiser, probes, prompts, plan, calibration, cascade, factor_of(facts), advance)
+    cascade, probes, kinds = cascade_of(facts), read_probes(folder, denoiser), read_kinds(folder)
+    found = watch_exits(denoiser, probes, prompts, plan, calibration, cascade, factor_of(facts), advance, kinds=kinds)
     note_watch(folder, found)
     return {"watch": found, "calibration": calibration}
 
@@ -151,6 +182,6 @@ def report_of(
     facts = read_exits(folder)
     if not prompts:
         return facts
-    cascade = Cascading(**facts["cascade"])
-    curve = exit_curve(denoiser, read_probes(folder, denoiser), prompts, plan, cascade, advance)
+    probes, kinds = read_probes(folder, denoiser), read_kinds(folder)
+    curve = exit_curve(denoiser, probes, prompts, plan, cascade_of(facts), advance, kinds=kinds)
     return {**facts, "curve": curve}

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from torch import Tensor
+
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.base import Denoiser
+from diffulex_edge.runtime.cascading import Cascading
 from diffulex_edge.runtime.decode import Finished, decode, finish
-from diffulex_edge.runtime.exit_file import Cascading
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.sampler import Greedy
 from diffulex_edge.sedac.guarantee import SpotChecks, conformal_bounds, fixed_sequence
@@ -76,6 +78,8 @@ def calibrate_exits(
     promise: Promise,
     cascade: Cascading,
     advance: Callable[[int], None] = lambda n: None,
+    *,
+    kinds: Tensor | None = None,
 ) -> dict[str, Any]:
     """The promise tried on SCALES, until one fails: the largest that passed, or None; and every test that was made.
 
@@ -91,7 +95,7 @@ def calibrate_exits(
     tried: list[list[float]] = []
     chosen = None
     for scale in SCALES:
-        exits = replace(plan, exit=cascade.exits(probes, scale))
+        exits = replace(plan, exit=cascade.exits(probes, scale, kinds))
         tried.append([])
         forwards = 0
         for prompt, full in zip(prompts, whole, strict=True):
@@ -125,6 +129,8 @@ def watch_exits(
     cascade: Cascading,
     factor: float,
     advance: Callable[[int], None] = lambda n: None,
+    *,
+    kinds: Tensor | None = None,
 ) -> dict[str, Any]:
     """Spot checks: each prompt in turn is continued with the exits and without, and the scale follows the losses.
 
@@ -133,9 +139,8 @@ def watch_exits(
     checks = SpotChecks(epsilon=calibration["epsilon"], scale=factor)
     for prompt in prompts:
         whole = written(denoiser, prompt, plan)
-        early = written(
-            denoiser, prompt, replace(plan, exit=cascade.exits(probes, calibration["scale"] * checks.scale))
-        )
+        exits = cascade.exits(probes, calibration["scale"] * checks.scale, kinds)
+        early = written(denoiser, prompt, replace(plan, exit=exits))
         checks.see(changed(early.tokens[0], whole.tokens[0]))
         advance(1)
     return {"n": checks.checks, "risk": checks.total / checks.checks, "began": factor, "factor": checks.scale}

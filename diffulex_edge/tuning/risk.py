@@ -9,6 +9,7 @@ from diffulex_edge.sedac.probe import Probe, auroc, fit
 from diffulex_edge.tuning.states import FREE, States
 
 CHANCE = 0.5  # the AUROC of a coin
+HELD_OUT = 0.25  # of the documents, to judge on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Judged:
         return self.best_free if self.free[self.best_free] > CHANCE else None
 
 
-def train_probes(states: States, *, held_out: float = 0.25, seed: int = 0) -> list[Judged]:
+def train_probes(states: States, *, held_out: float = HELD_OUT, seed: int = 0) -> list[Judged]:
     """One a layer, in order. UsageError where at some layer no token, or every one, would change."""
     learn, judge = states.split(held_out)
     found = []

@@ -20,6 +20,7 @@ from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.files import atomic
 from diffulex_edge.model.base import Denoiser
 from diffulex_edge.runtime.decode import Draft, decode
+from diffulex_edge.runtime.early_exit import nearest_kind
 from diffulex_edge.runtime.plan import Plan
 from diffulex_edge.runtime.sampler import Greedy, Guess, ban
 from diffulex_edge.runtime.step import Step
@@ -44,6 +45,7 @@ class States:
     layers: dict[int, LayerStates]  # by the model's layer, from 0
     masked: Tensor  # (n,) share of the block that was hidden
     t: Tensor  # (n,)
+    kind: Tensor  # (n,) of the nearest token that is shown, by `nearest_kind`; 0 where none is
     document: Tensor  # (n,) which prompt
 
     def split(self, held_out: float) -> tuple[States, States]:
@@ -56,7 +58,11 @@ class States:
             i: LayerStates(x=s.x[rows], changed=s.changed[rows], free={k: v[rows] for k, v in s.free.items()})
             for i, s in self.layers.items()
         }
-        return replace(self, layers=layers, masked=self.masked[rows], t=self.t[rows], document=self.document[rows])
+        named = {name: getattr(self, name)[rows] for name in _OVER}
+        return replace(self, layers=layers, **named)
+
+
+_OVER = ("masked", "t", "kind", "document")  # what is told of a token whatever the layer
 
 
 @dataclass(eq=False)
@@ -66,7 +72,7 @@ class _Recorder:
     wanted: set[int]
     seen: dict[int, Tensor] = field(default_factory=dict)  # (1, L, D)
 
-    def start(self, hidden: Tensor, step: Step) -> _Recorder:
+    def start(self, block: Tensor, hidden: Tensor, step: Step) -> _Recorder:
         self.seen = {}
         return self
 
@@ -82,23 +88,25 @@ def collect(
     plan: Plan,
     layers: Sequence[int],
     advance: Callable[[int], None] = lambda n: None,
+    *,
+    kinds: Tensor | None = None,
 ) -> States:
     """Decodes each prompt alone and greedily, by the plan; its reveal must be one that remembers nothing.
 
     layers: behind which to look, from 0, none of them the last. The head is applied to each: this costs about as many
-    decodings as there are layers.
+    decodings as there are layers. kinds (V,): of each token, from 1; 0 and None: of none.
     """
     n_layers = denoiser.spec.n_layers
     if not layers or any(not 0 <= i < n_layers - 1 for i in layers):
         raise UsageError(f"layers={tuple(layers)} must lie between 0 and {n_layers - 2}: all but the last have risks")
-    recorder = _Recorder(set(layers))
+    recorder, kinds = _Recorder(set(layers)), torch.zeros(denoiser.spec.vocab_size).long() if kinds is None else kinds
     plan = replace(plan, sampler=Greedy(), exit=recorder)
     rows: list[dict[str, Any]] = []
     for document, prompt in enumerate(prompts):
         before: dict[int, Tensor] = {}  # block's start -> the block as the step found it
         for event in decode(denoiser, [list(prompt)], plan):
             if isinstance(event, Draft):
-                rows.append(_moment(denoiser, plan, recorder, event, before, document))
+                rows.append({**_moment(denoiser, plan, recorder, event, before, kinds), "document": document})
         advance(1)
     if not rows:
         raise UsageError("there is nothing to learn from: no prompt was given, or no token was asked for")
@@ -106,14 +114,14 @@ def collect(
 
 
 def _moment(
-    denoiser: Any, plan: Plan, recorder: _Recorder, draft: Draft, before: dict[int, Tensor], document: int
+    denoiser: Any, plan: Plan, recorder: _Recorder, draft: Draft, before: dict[int, Tensor], kinds: Tensor
 ) -> dict[str, Any]:
     hidden = draft.guess.hidden
     block = before.get(draft.start, torch.where(draft.asked, denoiser.spec.mask_id, draft.block))
     before[draft.start] = draft.block
     banned = torch.tensor(sorted({denoiser.spec.mask_id, *plan.banned}))
-    found: dict[str, Any] = {"layers": {}, "n": int(hidden.sum()), "document": document, "t": float(draft.step.t[0])}
-    found["masked"] = float(hidden.float().mean())
+    found: dict[str, Any] = {"layers": {}, "n": int(hidden.sum()), "t": float(draft.step.t[0])}
+    found |= {"masked": float(hidden.float().mean()), "kind": nearest_kind(kinds, block, hidden)[hidden]}
     last: Tensor | None = None
     for layer, x in sorted(recorder.seen.items()):
         logits = ban(denoiser.ends.logits(x, hidden), banned)
@@ -143,13 +151,14 @@ def _joined(rows: list[dict[str, Any]], layers: Sequence[int]) -> States:
         layers=joined,
         masked=over("masked", torch.float32),
         t=over("t", torch.float32),
+        kind=torch.cat([row["kind"] for row in rows]),
         document=over("document", torch.long),
     )
 
 
 def write_states(path: Path, states: States, orders: Sequence[Tensor]) -> None:
     """The states and the orders of the channels as a safetensors file; 400 bytes a token and layer at D = 192."""
-    tensors = {"masked": states.masked, "t": states.t, "document": states.document}
+    tensors = {name: getattr(states, name) for name in _OVER}
     for i, seen in states.layers.items():
         tensors |= {f"{i}.x": seen.x, f"{i}.changed": seen.changed}
         tensors |= {f"{i}.{name}": score for name, score in seen.free.items()}
@@ -171,7 +180,7 @@ def read_states(path: Path) -> tuple[States, list[Tensor]]:
             for name, value in tensors.items()
             if name.endswith(".x")
         }
-        rest = {name: tensors[name] for name in ("masked", "t", "document")}
+        rest = {name: tensors[name] for name in _OVER}
         orders = [tensors[f"order.{i}"] for i in range(sum(name.startswith("order.") for name in tensors))]
     except (OSError, SafetensorError, KeyError) as error:
         raise ArtefactError(f"{path}: no states that `sedac collect` wrote: {error}") from None
