@@ -9,6 +9,7 @@ dimensions, and each that stays outside cuts the graph in two.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from diffulex_edge.model.layers import ShortConv
 
 aten = torch.ops.aten
+_SCALED = re.compile("affine|quantize")  # to integers and back: XNNPACK takes these operators for their product's type
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Dialect:
         from executorch.exir.passes import constant_prop_pass as constants
 
         spelled = program.run_decompositions(dict(self.operators))
-        scaled = {node.target for node in spelled.graph.nodes if "affine" in str(node.target)}  # to integers and back
+        scaled = {node.target for node in spelled.graph.nodes if _SCALED.search(str(node.target))}
         spelled = constants.constant_prop_pass(spelled, {*constants._DEFAULT_SKIP_TARGETS, *scaled})
         for node in spelled.graph.nodes:
             node.meta.pop("from_node", None)  # where it came from: each later pass would copy it, node by node

@@ -30,7 +30,7 @@ from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, Me
 from diffulex_edge.export.rounding import rounded
 from diffulex_edge.files import write_atomic, write_sealed_json
 from diffulex_edge.quant import SCHEMES, find_scheme
-from diffulex_edge.quant.quantizer import quantize
+from diffulex_edge.quant.quantizer import is_quantized, quantize, with_integer_products
 
 FORMAT = "diffulex-edge-program/1"
 BLOCK = 32  # tokens
@@ -100,6 +100,9 @@ def export(
 
     beside: files that go along where the output is a folder.
     """
+    takes_integers = config.backend in BACKENDS and BACKENDS[config.backend].integers
+    if is_quantized(model) and not takes_integers:
+        raise UsageError(f"{config.backend} takes models in floating point: export what this one was quantised from")
     if config.backend in FORMS:
         check_scheme, write = FORMS[config.backend]
         check_scheme(config.quantization)
@@ -115,6 +118,7 @@ def export(
     _check_calibration(calibration, backend.name, quantizer)
     dialect = DIALECTS.get(backend.name, NATIVE)
     model = model if config.quantization is None else quantized(model, config.quantization, backend)
+    model = with_integer_products(model) if is_quantized(model) else model
     graph = make_graph(dialect.write(model), config, banned)
     methods = list(graph.methods(config.depths))
     description = describe(graph, methods, config, about)

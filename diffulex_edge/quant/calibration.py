@@ -89,6 +89,11 @@ def round_around(layer: nn.Linear, before: Range, after: Range) -> None:
     layer.register_forward_hook(_after)
 
 
+def rounds_inputs(layer: nn.Linear) -> bool:
+    """Whether what goes into a layer is rounded, by ranges of its own or token by token."""
+    return hasattr(layer, "before") or getattr(layer.weight, "activation_quantization", None) is not None
+
+
 def _before(layer: Any, inputs: tuple[Tensor, ...]) -> Tensor:
     rounded: Tensor = layer.before(inputs[0])
     return rounded

@@ -17,7 +17,7 @@ from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.files import read_json
 from diffulex_edge.model import checkpoint, sampling
 from diffulex_edge.model.families import FAMILIES, build
-from diffulex_edge.quant.calibration import Rounding, linears, round_around
+from diffulex_edge.quant.calibration import Rounding, linears, round_around, rounds_inputs
 from diffulex_edge.quant.embedding import QuantizedEmbedding, pack, unpack
 from diffulex_edge.quant.observers import HIGH, LOW, Range
 from diffulex_edge.quant.schemes import Scheme, find_scheme
@@ -43,7 +43,7 @@ def write_quantized(folder: Path, model: Any, scheme: Scheme, source: Path, fing
     Raises UsageError for a model of no family of ours.
     """
     stored = dict(_pieces(model))
-    kept = [n for n, layer in linears(model).items() if not _rounds(layer)] if scheme.activation_bits else []
+    kept = [n for n, layer in linears(model).items() if not rounds_inputs(layer)] if scheme.activation_bits else []
     told = {"scheme": scheme.name, "embedding_bits": scheme.embedding_bits, "group": scheme.group, "weights_only": kept}
     config = checkpoint.model_config(_model_type(model), model.config, fingerprint) | {KEY: told}
     writers: dict[str, Callable[[Path], None]] = {
@@ -60,11 +60,6 @@ def _model_type(model: Any) -> str:
     if not names:
         raise UsageError(f"{type(model).__name__} is not of a family that can be written: {', '.join(FAMILIES)}")
     return names[0]
-
-
-def _rounds(layer: Any) -> bool:
-    """Whether the layer's activations are quantised, by ranges of its own or token by token."""
-    return hasattr(layer, "before") or getattr(layer.weight, "activation_quantization", None) is not None
 
 
 def _pieces(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

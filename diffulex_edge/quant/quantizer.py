@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffulex_edge.errors import UsageError
-from diffulex_edge.quant.calibration import Calibration, calibrating, linears, round_around
+from diffulex_edge.quant.calibration import Calibration, calibrating, linears, round_around, rounds_inputs
 from diffulex_edge.quant.embedding import QuantizedEmbedding
 from diffulex_edge.quant.observers import Observers, get_default_observers, get_per_channel_observers
 from diffulex_edge.quant.schemes import Scheme, find_scheme
@@ -87,6 +87,22 @@ def is_quantized(model: nn.Module) -> bool:
     return any(isinstance(m, QuantizedEmbedding) for m in model.modules()) or any(
         type(layer.weight) is not nn.Parameter for layer in linears(model).values()
     )
+
+
+def with_integer_products(model: Any) -> Any:
+    """A copy whose layers compute on integers or on floats: integer weights for float inputs become floats.
+
+    For XNNPACK, which has no such products and computes something else in their place.
+    Raises UsageError where no layer would be left that computes on integers.
+    """
+    made = copy.deepcopy(model)
+    layers = [layer for layer in linears(made).values() if type(layer.weight) is not nn.Parameter]
+    halves = [layer for layer in layers if not rounds_inputs(layer)]
+    if layers and len(halves) == len(layers):
+        raise UsageError("only this model's weights are integers: export it as it was before, or in dynamic_int8")
+    for layer in halves:
+        layer.weight = nn.Parameter(layer.weight.dequantize(), requires_grad=False)
+    return made
 
 
 def _sharing(model: nn.Module) -> nn.Module:
