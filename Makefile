@@ -2,6 +2,7 @@
 #   make demo    the shipped model: two prompts, one infill, tokens a second in three modes
 #   make test    all tests, the slow ones too
 #   make test-export  programs for ExecuTorch, made and run: minutes, and a larger installation
+#   make test-export-openvino  those with OpenVINO inside, which wants an older one than .venv has
 #   make runner    native/runner, a C++ program that runs device packs; needs the libraries named in its CMakeLists.txt
 #   make kotlin    the loop that comes with an Android pack, compiled for the JVM; needs a Java runtime and Maven
 #   make pack      the shipped model as a device pack, exported/pack
@@ -30,7 +31,7 @@ export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard wheels) $(wildcard
 EDGE   := $(BIN)/diffulex-edge
 SPREAD := --numprocesses $(JOBS) --dist loadfile
 
-.PHONY: demo test test-export test-native test-rust test-vllm bench-vllm runner kotlin rust pack fast check format docs bench clean
+.PHONY: demo test test-export test-export-openvino test-native test-rust test-vllm bench-vllm runner kotlin rust pack fast check format docs bench clean
 
 demo: $(USE)
 	$(EDGE) sample --prompt "मैं कल बाज़ार गया" --max_new_tokens 48 --blockwise --frozen_context
@@ -39,10 +40,19 @@ demo: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 64 --runs_per_prompt 1
 
 test: $(DEV)
-	$(BIN)/python -m pytest $(SPREAD) -m "not export and not native and not rust and not vllm"
+	$(BIN)/python -m pytest $(SPREAD) -m "not export and not openvino and not native and not rust and not vllm"
 
 test-export: $(EXPORT)
 	$(BIN)/python -m pytest $(SPREAD) -m export
+
+# ExecuTorch's delegate for OpenVINO wants an older one, which lies in front of what .venv has.
+OLDER := $(VENV)/openvino-$(STATE)
+test-export-openvino: $(OLDER)
+	PYTHONPATH=$(CURDIR)/$(OLDER) $(BIN)/python -m pytest -m openvino diffulex_edge/tests/test_export_delegate.py
+
+$(OLDER): $(EXPORT)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ "openvino<2026" "nncf<3.3" openvino-telemetry
+	touch $@
 
 test-native: runner kotlin
 	$(BIN)/python -m pytest -m native

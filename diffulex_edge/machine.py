@@ -9,6 +9,8 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -173,3 +175,15 @@ def _lifetime_peak() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def delegates_openvino() -> Path | None:
+    """The C library of an OpenVINO that ExecuTorch's delegate runs with; None: there is none, or a newer one.
+
+    With one of 2026 it ends the process (executorch 1.5.1, openvino 2026.4.1).
+    """
+    found = find_spec("openvino")
+    if found is None or not found.submodule_search_locations or int(version("openvino").partition(".")[0]) >= 2026:
+        return None
+    folder = Path(found.submodule_search_locations[0])
+    return next(iter(sorted(folder.glob("libs/libopenvino_c.so*"))), None)

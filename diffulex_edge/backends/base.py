@@ -45,6 +45,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def vectors(self) -> bool:
+        """Whether numbers have to be passed as vectors of one, and what a method reads of another has to be written."""
+        ...
+
+    @property
     def integers(self) -> bool:
         """Whether it computes the schemes of quant/ that can be delegated."""
         ...

@@ -14,6 +14,7 @@ class CoremlBackend:
     name: str = "coreml"
     about: str = "Apple's CPU, GPU and Neural Engine: macOS 15, iOS 18 and newer, in fp16"
     tested: str = "made; never run, for that takes macOS"
+    vectors: bool = False
     integers: bool = False
     allowed: frozenset[str] = frozenset()
 

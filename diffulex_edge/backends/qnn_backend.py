@@ -22,6 +22,7 @@ class QnnBackend:
     name: str = "qnn"
     about: str = "Qualcomm's NPU: Android, in 16-bit activations and 8-bit weights"
     tested: str = "rounded by its quantiser, within 5 % of the model; not lowered without the SDK, never run"
+    vectors: bool = False
     integers: bool = False  # its own quantiser rounds the graph
     allowed: frozenset[str] = frozenset()
 

@@ -13,6 +13,7 @@ class XnnpackBackend:
     name: str = "xnnpack"
     about: str = "CPU: Linux, macOS, Windows, Android, iOS"
     tested: str = "made and run: equal to the eager model to 1e-4"
+    vectors: bool = False
     integers: bool = True
     allowed: frozenset[str] = frozenset()
 

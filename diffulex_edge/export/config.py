@@ -15,7 +15,7 @@ SUFFIX = ".json"  # of the description beside a program: model.pte.json
 class ExportConfig:
     """Shapes are fixed when a program is made."""
 
-    backend: str = "xnnpack"  # what runs it: xnnpack, coreml or qnn in a .pte; openvino_ir; mlpackage, Core ML's own
+    backend: str = "xnnpack"  # xnnpack, openvino, coreml or qnn in a .pte; openvino_ir or mlpackage, their makers' own
     quantization: str | None = None  # dynamic_int8 or another of quant's schemes; None: as the model is
     context: str | None = None  # memory, kv or canvas; None: the first of these that the model has
     block_size: int | None = None  # tokens decoded together; None: 32, or the model's own block where that is longer

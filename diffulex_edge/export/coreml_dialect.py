@@ -9,14 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffulex_edge.export.dialect import Dialect, alias, lerp
+from diffulex_edge.export.dialect import Dialect, alias, lerp, unfold
 
 aten = torch.ops.aten
-
-
-def _unfold(x: Tensor, dim: int, size: int, step: int) -> Tensor:
-    pieces = [x.narrow(dim, start, size) for start in range(0, x.shape[dim] - size + 1, step)]
-    return torch.stack(pieces, dim).movedim(dim + 1, -1)
 
 
 def _and(a: Tensor, b: Tensor) -> Tensor:
@@ -58,7 +53,7 @@ def _where(condition: Tensor, x: Tensor, other: float) -> Tensor:
 
 COREML = Dialect(
     operators={
-        aten.unfold.default: _unfold,
+        aten.unfold.default: unfold,
         aten.bitwise_and.Tensor: _and,
         aten.__and__.Tensor: _and,
         aten.bitwise_or.Tensor: _or,

@@ -146,6 +146,11 @@ def lerp(x: Tensor, end: Tensor, weight: Tensor) -> Tensor:
     return x + weight * (end - x)
 
 
+def unfold(x: Tensor, dim: int, size: int, step: int) -> Tensor:
+    pieces = [x.narrow(dim, start, size) for start in range(0, x.shape[dim] - size + 1, step)]
+    return torch.stack(pieces, dim).movedim(dim + 1, -1)
+
+
 def _attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *_: Any, enable_gqa: bool = False, **__: Any
 ) -> Tensor:

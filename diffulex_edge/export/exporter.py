@@ -26,7 +26,8 @@ from diffulex_edge.export.config import SUFFIX, ExportConfig, ExportResult
 from diffulex_edge.export.coreml_dialect import COREML
 from diffulex_edge.export.delegation import check, outside
 from diffulex_edge.export.dialect import FRIENDLY, NATIVE, Dialect
-from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method
+from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method, as_vectors
+from diffulex_edge.export.openvino_dialect import OPENVINO
 from diffulex_edge.export.rounding import rounded
 from diffulex_edge.files import write_atomic, write_sealed_json
 from diffulex_edge.quant import SCHEMES, find_scheme
@@ -34,7 +35,7 @@ from diffulex_edge.quant.quantizer import is_quantized, quantize, with_integer_p
 
 FORMAT = "diffulex-edge-program/1"
 BLOCK = 32  # tokens
-DIALECTS = {"xnnpack": FRIENDLY, "coreml": COREML}  # of the others it is NATIVE
+DIALECTS = {"xnnpack": FRIENDLY, "coreml": COREML, "openvino": OPENVINO}  # of the others it is NATIVE
 FORMS = {  # that are not ExecuTorch's: backend -> what checks a scheme, and what writes
     openvino_ir.IR: (openvino_ir.check_scheme, openvino_ir.export_ir),
     mlpackage.MLPACKAGE: (mlpackage.check_scheme, mlpackage.export_package),
@@ -120,7 +121,7 @@ def export(
     model = model if config.quantization is None else quantized(model, config.quantization, backend)
     model = with_integer_products(model) if is_quantized(model) else model
     graph = make_graph(dialect.write(model), config, banned)
-    methods = list(graph.methods(config.depths))
+    methods = [as_vectors(graph, each) if backend.vectors else each for each in graph.methods(config.depths)]
     description = describe(graph, methods, config, about)
     programs = {method.name: trace(graph, method, dialect) for method in methods}
     if quantizer is not None:

@@ -7,7 +7,7 @@ and `start`, the column at which the block begins, says how much of them is text
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -69,6 +69,21 @@ class Bound(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.function(*inputs)
+
+
+def as_vectors(graph: Any, method: Method) -> Method:
+    """The method for who passes no scalars, and sees a buffer as the others do only where a method writes to it."""
+
+    def call(*inputs: Tensor) -> tuple[Tensor, ...]:
+        found = method.function(*(value.reshape(port.shape) for value, port in zip(inputs, method.inputs, strict=True)))
+        if isinstance(graph, MemoryGraph) and not method.keeps:
+            graph.state.mul_(1)
+        return tuple(value.reshape(value.shape or (1,)) for value in (found if isinstance(found, tuple) else (found,)))
+
+    inputs, outputs = (
+        tuple(replace(port, shape=port.shape or (1,)) for port in side) for side in (method.inputs, method.outputs)
+    )
+    return replace(method, function=call, inputs=inputs, outputs=outputs)
 
 
 START, ASKED, COUNT = (Port(name, "int64", ()) for name in ("start", "asked", "count"))

@@ -16,32 +16,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from diffulex_edge.backends.openvino_backend import ROUNDINGS, native
 from diffulex_edge.errors import UsageError
 from diffulex_edge.export.config import ExportConfig, ExportResult
-from diffulex_edge.export.dialect import PRODUCTS
 from diffulex_edge.export.graph import Graph, Method
+from diffulex_edge.export.openvino_dialect import OPENVINO
 from diffulex_edge.export.stateless import memory_ports, trace_stateless
 from diffulex_edge.files import sha256_file
 from diffulex_edge.model import checkpoint
 from diffulex_edge.runtime.openvino_program import PROGRAM
-from diffulex_edge.runtime.sampler import likeliest
 
 IR = "openvino_ir"  # the backend's name
-
-
-def _argmax(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
-    """Of logits (1, L, V), by `likeliest`: OpenVINO's own takes half as long as the product that makes them."""
-    if x.ndim != 3 or dim not in (-1, 2):
-        return NotImplemented  # those within `likeliest`
-    return likeliest(x[0])[None]
-
-
-# The CPU plugin takes the attention kernel's groups of heads, and fails at 128 tokens: it is spelled out.
-SPELLING = {**PRODUCTS, torch.ops.aten.argmax.default: _argmax}
 
 
 def check_scheme(quantization: str | None) -> None:
@@ -89,7 +74,7 @@ def export_ir(
 def _write(program: Any, path: Path, quantization: str | None) -> None:
     import openvino
 
-    model = openvino.convert_model(program.run_decompositions(SPELLING))
+    model = openvino.convert_model(program.run_decompositions(dict(OPENVINO.operators)))
     if quantization == "weight_only_int8":
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # it draws tables
             import nncf

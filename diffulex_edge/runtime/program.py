@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffulex_edge import machine
 from diffulex_edge.errors import ArtefactError, BackendUnavailable
 from diffulex_edge.files import read_sealed_json, sha256_file
 
@@ -41,7 +42,7 @@ class Program:
         self._program = _load(self.path, threads)
         self._methods: dict[str, Any] = {}
         if not described:
-            self.description = checked(json.loads(self.call("description")[0]), self.path)
+            self.description = checked(json.loads(self._open("description")([])[0]), self.path)
         there = {self._program.get_method_name(i) for i in range(self._program.num_methods())}
         missing = sorted(set(self.description["methods"]) - there)
         if missing:
@@ -51,7 +52,9 @@ class Program:
         """What a method gives for its inputs."""
         if name not in self._methods:
             self._methods[name] = self._open(name)
-        found: list[Any] = list(self._methods[name](list(inputs)))
+        ports = self.description["methods"][name]["inputs"]
+        passed = [value.reshape(port["shape"]) for value, port in zip(inputs, ports, strict=True)]
+        found: list[Any] = list(self._methods[name](passed))
         return found
 
     def _open(self, name: str) -> Any:
@@ -96,6 +99,8 @@ def checked(description: Any, source: Path) -> dict[str, Any]:
 
 def _load(path: Path, threads: int | None) -> Any:
     native = core()
+    if (library := machine.delegates_openvino()) is not None:
+        os.environ.setdefault("OPENVINO_LIB_PATH", str(library))
     if threads is not None:
         with _silent():
             native._unsafe_reset_threadpool(threads)
