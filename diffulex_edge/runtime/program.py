@@ -24,6 +24,7 @@ from diffulex_edge.files import read_sealed_json, sha256_file
 
 FORMATS = ("diffulex-edge-program/1",)
 SUFFIX = ".json"
+_FACT: dict[str, Any] = {"inputs": ()}  # what is told of the program, by a method of its name
 _TRIAL_S = 300  # seconds that a file of unknown origin may take in its child process
 
 
@@ -49,10 +50,10 @@ class Program:
             raise ArtefactError(f"{self.path}: the method {missing[0]!r}, which its description names, is not there")
 
     def call(self, name: str, *inputs: Tensor) -> list[Any]:
-        """What a method gives for its inputs."""
+        """What a method gives for its inputs, or what a fact is, such as `mask_id`."""
         if name not in self._methods:
             self._methods[name] = self._open(name)
-        ports = self.description["methods"][name]["inputs"]
+        ports = self.description["methods"].get(name, _FACT)["inputs"]
         passed = [value.reshape(port["shape"]) for value, port in zip(inputs, ports, strict=True)]
         found: list[Any] = list(self._methods[name](passed))
         return found
