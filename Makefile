@@ -101,7 +101,7 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(SPREAD) -m "not export and not native and not rust and not vllm"
+	$(BIN)/python -m pytest $(SPREAD) -m "not export and not openvino and not native and not rust and not vllm"
 
 format: $(DEV)
 	$(BIN)/ruff format .
