@@ -30,6 +30,8 @@ EXPORT := $(VENV)/export-$(STATE)
 export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard wheels) $(wildcard ../shared/wheels))
 EDGE   := $(BIN)/diffulex-edge
 SPREAD := --numprocesses $(JOBS) --dist loadfile
+# All but the tests that have a target, and an installation, of their own.
+PLAIN  := -m "not export and not openvino and not native and not rust and not vllm"
 
 .PHONY: demo test test-export test-export-openvino test-native test-rust test-vllm bench-vllm runner kotlin rust pack fast check format docs bench clean
 
@@ -40,7 +42,7 @@ demo: $(USE)
 	$(EDGE) bench --modes full block block_frozen --max_new_tokens 64 --runs_per_prompt 1
 
 test: $(DEV)
-	$(BIN)/python -m pytest $(SPREAD) -m "not export and not openvino and not native and not rust and not vllm"
+	$(BIN)/python -m pytest $(SPREAD) $(PLAIN)
 
 test-export: $(EXPORT)
 	$(BIN)/python -m pytest $(SPREAD) -m export
@@ -101,7 +103,7 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(SPREAD) -m "not export and not openvino and not native and not rust and not vllm"
+	$(BIN)/python -m pytest $(SPREAD) $(PLAIN)
 
 format: $(DEV)
 	$(BIN)/ruff format .

@@ -57,8 +57,11 @@ def _prompt(text: str, tokenizer: Tokenizer, words: int, new_tokens: int, rng: n
     return Prompt(stem, tokenizer.encode(stem), tokenizer.encode(rest)[:new_tokens])
 
 
+BATCH = 16  # texts that are written together
+
+
 def write(
-    denoiser: Denoiser, prompts: Sequence[Prompt], plan: Plan, *, batch_size: int = 16, advance: Advance = quiet
+    denoiser: Denoiser, prompts: Sequence[Prompt], plan: Plan, *, batch_size: int = BATCH, advance: Advance = quiet
 ) -> list[list[int]]:
     """What the model writes after each prompt, up to and without its end of text."""
     texts: list[list[int]] = []

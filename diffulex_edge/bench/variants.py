@@ -150,12 +150,12 @@ def in_program(variant: Variant, program: str, longest: int, folder: Path) -> Va
     plan = variant.plan
     text = -(-longest // plan.block_size) * plan.block_size
     place = Place(plan.context, plan.block_size, folder, text=text, banned=plan.banned)
-    made = ENGINES[program](_module(variant.denoiser), place)
+    made = ENGINES[program](_checked(variant.denoiser), place)
     return replace(variant, denoiser=made, number_type=PROGRAMS[program])
 
 
 def _cast(dtype: torch.dtype) -> Callable[[Denoiser], Denoiser]:
-    return lambda denoiser: _module(denoiser).to(dtype)
+    return lambda denoiser: copy.deepcopy(_checked(denoiser)).to(dtype)
 
 
 def _dynamic_int8(denoiser: Denoiser) -> Denoiser:
@@ -163,10 +163,10 @@ def _dynamic_int8(denoiser: Denoiser) -> Denoiser:
     return found
 
 
-def _module(denoiser: Denoiser) -> Any:
+def _checked(denoiser: Denoiser) -> Any:
     if not isinstance(denoiser, torch.nn.Module):
         raise UsageError(f"{type(denoiser).__name__} is not a torch module: it cannot be converted")
-    return copy.deepcopy(denoiser)
+    return denoiser
 
 
 NUMBERS: dict[str, Callable[[Denoiser], Denoiser]] = {

@@ -21,6 +21,7 @@ from diffulex_edge.runtime.cascading import Cascading
 from diffulex_edge.runtime.plan import Plan, plan_for
 from diffulex_edge.text.corpus import read_documents
 from diffulex_edge.text.script import token_scripts
+from diffulex_edge.text.tokenizer import Tokenizer
 from diffulex_edge.tuning.exit_work import Advance, ExitTexts, calibrate_in, collect_into, report_of, train_in, watch_in
 from diffulex_edge.tuning.exits import Promise
 
@@ -44,15 +45,21 @@ class Flags:
     json: str | None = None  # write the result as JSON to this path; - for standard output
 
 
-Stage = Callable[[Flags, Any, list[list[int]], Plan, Advance, Tensor], dict[str, Any]]
+def _kinds(tokenizer: Tokenizer) -> Tensor:
+    return torch.tensor(token_scripts(tokenizer))
+
+
+Stage = Callable[[Flags, Any, list[list[int]], Plan, Advance, Tokenizer], dict[str, Any]]
 STAGES: dict[str, Stage] = {
-    "collect": lambda f, model, prompts, plan, on, kinds: collect_into(f.folder, model, prompts, plan, on, kinds),
-    "train": lambda f, model, prompts, plan, on, kinds: train_in(f.folder, model, kinds),
-    "calibrate": lambda f, model, prompts, plan, on, kinds: calibrate_in(
+    "collect": lambda f, model, prompts, plan, on, words: collect_into(
+        f.folder, model, prompts, plan, on, _kinds(words)
+    ),
+    "train": lambda f, model, prompts, plan, on, words: train_in(f.folder, model, _kinds(words)),
+    "calibrate": lambda f, model, prompts, plan, on, words: calibrate_in(
         f.folder, model, prompts, plan, f.promise, f.cascade, on
     ),
-    "watch": lambda f, model, prompts, plan, on, kinds: watch_in(f.folder, model, prompts, plan, on),
-    "report": lambda f, model, prompts, plan, on, kinds: report_of(f.folder, model, prompts, plan, on),
+    "watch": lambda f, model, prompts, plan, on, words: watch_in(f.folder, model, prompts, plan, on),
+    "report": lambda f, model, prompts, plan, on, words: report_of(f.folder, model, prompts, plan, on),
 }
 
 
@@ -65,7 +72,7 @@ def run(flags: Flags) -> dict[str, Any]:
     prompts = flags.texts.windows(read_documents(flags.data), tokenizer) if flags.data else []
     plan = plan_for(denoiser.spec, steps=flags.steps, max_new_tokens=flags.texts.exit_tokens)
     with bar(flags.stage, len(prompts)) as advance:
-        result = STAGES[flags.stage](flags, denoiser, prompts, plan, advance, torch.tensor(token_scripts(tokenizer)))
+        result = STAGES[flags.stage](flags, denoiser, prompts, plan, advance, tokenizer)
     for table in sedac_tables(result):
         console(flags.json).print(table)
     return result

@@ -26,7 +26,7 @@ from diffulex_edge.export.config import SUFFIX, ExportConfig, ExportResult
 from diffulex_edge.export.coreml_dialect import COREML
 from diffulex_edge.export.delegation import check, outside
 from diffulex_edge.export.dialect import FRIENDLY, NATIVE, Dialect
-from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method, as_vectors
+from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method, as_vectors, touching
 from diffulex_edge.export.openvino_dialect import OPENVINO
 from diffulex_edge.export.rounding import rounded
 from diffulex_edge.files import write_atomic, write_sealed_json
@@ -121,7 +121,8 @@ def export(
     model = model if config.quantization is None else quantized(model, config.quantization, backend)
     model = with_integer_products(model) if is_quantized(model) else model
     graph = make_graph(dialect.write(model), config, banned)
-    methods = [as_vectors(graph, each) if backend.vectors else each for each in graph.methods(config.depths)]
+    methods = list(graph.methods(config.depths))
+    methods = [as_vectors(touching(graph, each)) for each in methods] if backend.vectors else methods
     description = describe(graph, methods, config, about)
     programs = {method.name: trace(graph, method, dialect) for method in methods}
     if quantizer is not None:

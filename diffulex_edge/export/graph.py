@@ -71,19 +71,30 @@ class Bound(nn.Module):
         return self.function(*inputs)
 
 
-def as_vectors(graph: Any, method: Method) -> Method:
-    """The method for who passes no scalars, and sees a buffer as the others do only where a method writes to it."""
+def as_vectors(method: Method) -> Method:
+    """The method for who passes no scalars: they are vectors of one."""
 
     def call(*inputs: Tensor) -> tuple[Tensor, ...]:
         found = method.function(*(value.reshape(port.shape) for value, port in zip(inputs, method.inputs, strict=True)))
-        if isinstance(graph, MemoryGraph) and not method.keeps:
-            graph.state.mul_(1)
         return tuple(value.reshape(value.shape or (1,)) for value in (found if isinstance(found, tuple) else (found,)))
 
     inputs, outputs = (
         tuple(replace(port, shape=port.shape or (1,)) for port in side) for side in (method.inputs, method.outputs)
     )
     return replace(method, function=call, inputs=inputs, outputs=outputs)
+
+
+def touching(graph: Any, method: Method) -> Method:
+    """The method for who takes a buffer for a constant unless it is written to: it writes the memory that it reads."""
+    if method.keeps or not isinstance(graph, MemoryGraph):
+        return method
+
+    def call(*inputs: Tensor) -> Any:
+        found = method.function(*inputs)
+        graph.state.mul_(1)
+        return found
+
+    return replace(method, function=call)
 
 
 START, ASKED, COUNT = (Port(name, "int64", ()) for name in ("start", "asked", "count"))

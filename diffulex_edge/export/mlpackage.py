@@ -24,7 +24,7 @@ from diffulex_edge.backends.base import installed
 from diffulex_edge.errors import ArtefactError, UsageError
 from diffulex_edge.export.config import SUFFIX, ExportConfig, ExportResult
 from diffulex_edge.export.coreml_dialect import COREML
-from diffulex_edge.export.graph import Graph, Method, Port
+from diffulex_edge.export.graph import Graph, Method, Port, as_vectors
 from diffulex_edge.export.stateless import Stateless, memory_ports
 from diffulex_edge.files import read_sealed_json, sha256_file, write_sealed_json
 from diffulex_edge.model import checkpoint
@@ -46,20 +46,16 @@ class Entry(nn.Module):
 
     def __init__(self, graph: Graph, method: Method) -> None:
         super().__init__()
-        self.inner, self.ports = Stateless(graph, method), (*method.inputs, *memory_ports(graph))
+        self.inner, self.ports = Stateless(graph, as_vectors(method)), (*method.inputs, *memory_ports(graph))
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        given = [
-            value.reshape(port.shape).to(getattr(torch, port.dtype))
-            for value, port in zip(values, self.ports, strict=True)
-        ]
-        found = [value.reshape(value.shape or (1,)) for value in self.inner(*given)]
-        return tuple(value if value.is_floating_point() else value.int() for value in found)
+        given = (value.to(getattr(torch, port.dtype)) for value, port in zip(values, self.ports, strict=True))
+        return tuple(value if value.is_floating_point() else value.int() for value in self.inner(*given))
 
 
 def passed(port: Port, name: str) -> Port:
     """The port as Core ML passes it."""
-    return replace(port, name=name, dtype=port.dtype.replace("int64", "int32"), shape=port.shape or (1,))
+    return replace(port, name=name, dtype=port.dtype.replace("int64", "int32"))
 
 
 def ports(graph: Graph, method: Method) -> tuple[list[Port], list[Port]]:
@@ -67,7 +63,7 @@ def ports(graph: Graph, method: Method) -> tuple[list[Port], list[Port]]:
 
     What is remembered is `memory_NAME`: Core ML keeps `state` for itself.
     """
-    memory = [replace(port, name=f"memory_{port.name}") for port in memory_ports(graph)]
+    method, memory = as_vectors(method), [replace(port, name=f"memory_{port.name}") for port in memory_ports(graph)]
     given = [passed(port, port.name) for port in (*method.inputs, *memory)]
     names = {port.name for port in given}
     left = (*method.outputs, *(memory if method.keeps else ()))

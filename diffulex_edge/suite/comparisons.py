@@ -11,6 +11,7 @@ from diffulex_edge.api import SHIPPED
 from diffulex_edge.bench import rows, runs
 from diffulex_edge.bench.contexts import context_bytes
 from diffulex_edge.bench.energy import energy_source
+from diffulex_edge.bench.generation import BATCH
 from diffulex_edge.bench.variants import NUMBERS, Skipped, Variant, fit, in_program
 from diffulex_edge.errors import BackendUnavailable
 from diffulex_edge.machine import set_threads
@@ -163,7 +164,7 @@ class Comparison(RowOnly):
             tokenizer = place.model(entrant.model)[1]
             plan = entrant.plan(variant.denoiser, tokenizer, SAMPLED)
             prompts = place.prompts(tokenizer, self.script, SAMPLED)
-            judge, batch_size = place.quality(tokenizer).judge, 1 if entrant.program else 16
+            judge, batch_size = place.quality(tokenizer).judge, 1 if entrant.program else BATCH
             found = frontier(variant.denoiser, tokenizer, prompts, plan, judge, batch_size=batch_size)
             place.judged[key] = found
         return place.judged[key]

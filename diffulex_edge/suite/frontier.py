@@ -29,7 +29,7 @@ def frontier(
     plan: Plan,
     judge: Judge,
     *,
-    batch_size: int = 16,
+    batch_size: int = generation.BATCH,
 ) -> dict[str, Any]:
     """The points along the temperature; the documents' own; and the figures at their entropy, None out of reach.
 

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from diffulex_edge.runtime.cascading import Cascading
 from diffulex_edge.sedac.probe import auroc
+from diffulex_edge.sedac.tensors import TensorLayer, begin, step
 from diffulex_edge.tuning.states import States
 
 STEPS, RATE = 300, 0.03  # of Adam, over all tokens at once
+NEVER = torch.tensor(torch.inf)  # the confidence at which a token exits
 
 
 def risks_of(states: States, probes: Mapping[int, Any]) -> Tensor:
@@ -33,13 +35,13 @@ def confidence(risk: Tensor, masked: Tensor, kind: Tensor, scale: float, numbers
 
     masked (n,); kind (n,). numbers: weights (K,), decay (), fade (), routes (kinds + 1,).
     """
-    threshold = scale * numbers["routes"][kind][:, None]
-    conf = ((threshold - risk) / threshold).clamp(0, 1)
+    threshold = scale * numbers["routes"][kind]
     decay = numbers["decay"] * (1 - numbers["fade"] * masked)
-    gathered, found = torch.zeros_like(masked), []
-    for i in range(risk.shape[1]):
-        gathered = decay * gathered + numbers["weights"][i] * conf[:, i]
-        found.append(gathered)
+    state, found = begin(masked), []
+    for column, weight in zip(risk.unbind(1), numbers["weights"], strict=True):
+        layer = TensorLayer(threshold, weight, NEVER, decay)
+        state = step(state.confidence, state.exited, column, layer, soft=False)
+        found.append(state.confidence)
     return torch.stack(found, 1)
 
 
