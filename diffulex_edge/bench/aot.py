@@ -16,7 +16,8 @@ from torch import Tensor
 from diffulex_edge.errors import BackendUnavailable
 from diffulex_edge.export.config import ExportConfig
 from diffulex_edge.export.dialect import NATIVE
-from diffulex_edge.export.exporter import describe, make_graph
+from diffulex_edge.export.exporter import describe
+from diffulex_edge.export.shapes import make_graph
 from diffulex_edge.export.stateless import memory, memory_ports, trace_stateless
 from diffulex_edge.runtime.program import empty
 

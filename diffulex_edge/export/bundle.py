@@ -33,7 +33,10 @@ def export_bundle(
             raise UsageError(f"{target}: another tokenizer lies beside {output.name}; choose another folder")
     output.parent.mkdir(parents=True, exist_ok=True)
     words = load_tokenizer(sources[0])
-    about = {"tokenizer": {"file": sources[0].name, "fingerprint": words.fingerprint}}
+    about = {
+        "tokenizer": {"file": sources[0].name, "fingerprint": words.fingerprint},
+        "eos_ids": list(model.spec.stop_ids or (words.eos_id,)),
+    }
     seen = [words.encode(text) for text in texts]
     beside = sources if alone else ()
     result = export(model, output, config, about, wordless(model.spec, words), calibration=seen, beside=beside)

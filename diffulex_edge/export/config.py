@@ -20,6 +20,8 @@ class ExportConfig:
     context: str | None = None  # memory, kv or canvas; None: the first of these that the model has
     block_size: int | None = None  # tokens decoded together; None: 32, or the model's own block where that is longer
     max_length: int = 512  # tokens, prompt and answer together; EcoHybrid's memory has no such limit
+    buckets: tuple[int, ...] | None = None  # shorter canvases with looks of their own; None: halves, down to 128 tokens
+    prefill: int = 0  # tokens of a prompt that a cache takes in at once, a multiple of the block; 0: a block
     depths: tuple[int, ...] = ()  # a denoise method for each of these numbers of layers, beside the full one
 
     def __post_init__(self) -> None:
@@ -27,6 +29,8 @@ class ExportConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name}={value} must be at least 1")
+        if self.prefill < 0:
+            raise UsageError(f"prefill={self.prefill} must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ Model, quantised if asked, written in the backend's dialect, traced method by me
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import warnings
@@ -26,15 +27,15 @@ from diffulex_edge.export.config import SUFFIX, ExportConfig, ExportResult
 from diffulex_edge.export.coreml_dialect import COREML
 from diffulex_edge.export.delegation import check, outside
 from diffulex_edge.export.dialect import FRIENDLY, NATIVE, Dialect
-from diffulex_edge.export.graph import Bound, CacheGraph, CanvasGraph, Graph, MemoryGraph, Method, as_vectors, touching
+from diffulex_edge.export.graph import Bound, Graph, Method, as_vectors, touching
 from diffulex_edge.export.openvino_dialect import OPENVINO
 from diffulex_edge.export.rounding import rounded
+from diffulex_edge.export.shapes import make_graph
 from diffulex_edge.files import write_atomic, write_sealed_json
 from diffulex_edge.quant import SCHEMES, find_scheme
 from diffulex_edge.quant.quantizer import is_quantized, quantize, with_integer_products
 
 FORMAT = "diffulex-edge-program/1"
-BLOCK = 32  # tokens
 DIALECTS = {"xnnpack": FRIENDLY, "coreml": COREML, "openvino": OPENVINO}  # of the others it is NATIVE
 FORMS = {  # that are not ExecuTorch's: backend -> what checks a scheme, and what writes
     openvino_ir.IR: (openvino_ir.check_scheme, openvino_ir.export_ir),
@@ -104,6 +105,8 @@ def export(
     takes_integers = config.backend in BACKENDS and BACKENDS[config.backend].integers
     if is_quantized(model) and not takes_integers:
         raise UsageError(f"{config.backend} takes models in floating point: export what this one was quantised from")
+    about = {**about, "weights_sha256": _digest(model)}
+    model = _in_fp32(model)
     if config.backend in FORMS:
         check_scheme, write = FORMS[config.backend]
         check_scheme(config.quantization)
@@ -113,6 +116,17 @@ def export(
         return write(graph, methods, path, config, describe(graph, methods, config, about), beside)
     if config.backend not in BACKENDS:
         raise UsageError(f"backend {config.backend!r} is not one of {', '.join((*BACKENDS, *FORMS))}")
+    return _export_pte(model, path, config, about, banned, calibration)
+
+
+def _export_pte(
+    model: Any,
+    path: Path,
+    config: ExportConfig,
+    about: Mapping[str, Any],
+    banned: Sequence[int],
+    calibration: Sequence[Sequence[int]],
+) -> ExportResult:
     backend = BACKENDS[config.backend]
     backend.available().need()
     quantizer = backend.quantizer()
@@ -149,6 +163,21 @@ def export(
     )
 
 
+def _digest(model: Any) -> str:
+    """Of the weights that the program was made from, by name, in their own number type."""
+    found = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def _in_fp32(model: Any) -> Any:
+    """A graph computes in fp32, and so do its constants; a published checkpoint comes in bf16."""
+    whole = is_quantized(model) or all(p.dtype == torch.float32 for p in model.parameters() if p.is_floating_point())
+    return model if whole else copy.deepcopy(model).float()
+
+
 def quantized(model: Any, name: str, backend: Backend) -> Any:
     """The model in a scheme that the backend computes as the eager one does."""
     scheme = find_scheme(name)
@@ -163,37 +192,6 @@ def quantized(model: Any, name: str, backend: Backend) -> Any:
     return quantize(model, scheme)
 
 
-def make_graph(model: Any, config: ExportConfig, banned: Sequence[int] = ()) -> Graph:
-    """The model with the context that is asked for, or the first that can be exported."""
-    kinds = [kind for kind in model.spec.contexts if kind in _GRAPHS]
-    kind = config.context or next(iter(kinds), "")
-    if kind not in kinds:
-        raise UsageError(f"context {kind!r} of {type(model).__name__} cannot be exported; it has {', '.join(kinds)}")
-    size = config.block_size or max(BLOCK, model.spec.block_length or 1)
-    own = model.spec.block_length or 1
-    if size % own:
-        raise UsageError(f"block_size={size} is not a multiple of {own}, the block length of the model")
-    limit = model.spec.contexts[kind]
-    if limit is not None and config.max_length > limit:
-        raise UsageError(f"max_length={config.max_length} is longer than the {limit} tokens that the model takes")
-    if config.max_length % size:
-        raise UsageError(f"max_length={config.max_length} is not a multiple of block_size={size}")
-    wrong = [depth for depth in config.depths if not 1 <= depth < model.spec.n_layers]
-    if wrong:
-        raise UsageError(
-            f"depths hold {wrong[0]}: each is at least 1 and below the model's {model.spec.n_layers} layers"
-        )
-    graph: Graph = _GRAPHS[kind](model, size, sorted({*banned, model.spec.mask_id}), config.max_length)
-    return graph
-
-
-_GRAPHS: dict[str, Any] = {
-    "memory": lambda model, size, banned, _: MemoryGraph(model, size, banned),
-    "kv": CacheGraph,
-    "canvas": CanvasGraph,
-}
-
-
 def trace(graph: Any, method: Method, dialect: Dialect) -> Any:
     """The method as an exported program of fixed shapes."""
     examples = tuple(port.example() for port in method.inputs)
@@ -206,14 +204,21 @@ def lower(programs: Mapping[str, Any], backend: Backend, description: Mapping[st
     """To ExecuTorch's edge dialect, with the backend's parts cut out; facts become methods without inputs."""
     from executorch.exir import to_edge_transform_and_lower
 
-    facts = {name: description[name] for name in ("block_size",)} | {
+    partitioners = {name: backend.partitioners() for name in programs}
+    return to_edge_transform_and_lower(dict(programs), partitioner=partitioners, constant_methods=facts(description))
+
+
+def facts(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program says of itself by methods of these names, for who has the .pte alone. No limit of length is 0."""
+    model = description["model"]
+    return {
+        **{name: description[name] for name in ("format", "context", "block_size", "buckets", "depths", "eos_ids")},
+        "weights_sha256": description["weights_sha256"],
         "max_length": description["max_length"] or 0,
-        "mask_id": description["model"]["mask_id"],
-        "vocab_size": description["model"]["vocab_size"],
+        "mask_id": model["mask_id"],
+        "vocab_size": model["vocab_size"],
         "description": json.dumps(description, ensure_ascii=False),
     }
-    partitioners = {name: backend.partitioners() for name in programs}
-    return to_edge_transform_and_lower(dict(programs), partitioner=partitioners, constant_methods=facts)
 
 
 def finish(lowered: Any) -> bytes:
@@ -241,8 +246,10 @@ def describe(graph: Graph, methods: list[Method], config: ExportConfig, about: M
         "context": graph.context,
         "block_size": graph.block_size,
         "max_length": graph.max_length,
+        "buckets": list(graph.buckets),
         "depths": list(config.depths),
         "banned": list(graph.banned),
+        "eos_ids": list(spec.stop_ids),
         "model": {**asdict(spec), "contexts": None},
         "methods": {
             each.name: {"inputs": [asdict(p) for p in each.inputs], "outputs": [asdict(p) for p in each.outputs]}

@@ -19,7 +19,7 @@ from diffulex_edge.export.reveal import reveal
 from diffulex_edge.model.base import NONE
 from diffulex_edge.model.context import LayerMemory, MemoryContext
 from diffulex_edge.model.eco_hybrid import Recall
-from diffulex_edge.model.fixed import FixedCanvas, FixedKV
+from diffulex_edge.model.fixed import FixedKV
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Graph(Protocol):
     context: str  # the kind
     block_size: int  # tokens
     max_length: int | None  # tokens; None: no limit
+    buckets: Sequence[int]  # lengths of texts that have methods of their own, tokens; none: all texts have the same
     banned: Sequence[int]  # ids that a step never shows
 
     def methods(self, depths: Sequence[int]) -> Iterator[Method]: ...
@@ -97,7 +98,7 @@ def touching(graph: Any, method: Method) -> Method:
     return replace(method, function=call)
 
 
-START, ASKED, COUNT = (Port(name, "int64", ()) for name in ("start", "asked", "count"))
+START, STOP, ASKED, COUNT = (Port(name, "int64", ()) for name in ("start", "stop", "asked", "count"))
 TIME, THRESHOLD = Port("t", "float32", ()), Port("threshold", "float32", ())
 
 
@@ -106,6 +107,7 @@ class BlockGraph(nn.Module):
 
     context: str
     max_length: int | None
+    buckets: Sequence[int] = ()
 
     def __init__(self, denoiser: Any, block_size: int, banned: Sequence[int]) -> None:
         super().__init__()
@@ -199,17 +201,25 @@ class MemoryGraph(BlockGraph):
 
 
 class CacheGraph(BlockGraph):
-    """Block-causal attention over a static cache: two buffers (1, H, T, E) a layer."""
+    """Block-causal attention over a static cache: two buffers (1, H, T, E) a layer. `prefill` remembers many blocks."""
 
     context = "kv"
 
-    def __init__(self, denoiser: Any, block_size: int, banned: Sequence[int], max_length: int) -> None:
+    def __init__(
+        self, denoiser: Any, block_size: int, banned: Sequence[int], max_length: int, prefill: int = 0
+    ) -> None:
         super().__init__(denoiser, block_size, banned)
-        self.max_length = max_length
-        _buffers(self, max_length)
+        self.max_length, self.prefill = max_length, prefill
+        kv_buffers(self, max_length)
+
+    def methods(self, depths: Sequence[int]) -> Iterator[Method]:
+        yield from super().methods(depths)
+        if self.prefill:
+            blocks = Port("block", "int64", (1, self.prefill))
+            yield Method("prefill", self.commit, (blocks, START), self.committed(), keeps=True)
 
     def at(self, start: Tensor) -> FixedKV:
-        return _cache(self, start)
+        return kv_cache(self, start)
 
     def committed(self) -> tuple[Port, ...]:
         logits = Port("opening", "float32", (1, self.denoiser.spec.vocab_size))
@@ -221,70 +231,14 @@ class CacheGraph(BlockGraph):
         return begun if after.opening is None else (begun, after.opening.logits)
 
 
-class CanvasGraph(nn.Module):
-    """Attention that looks everywhere, over a canvas of T tokens: `look` reads it all and keeps keys and values of it.
-
-    `denoise` reads the block alone against those, Fast-dLLM's dual cache (arXiv:2505.22618); the exact way is to call
-    `look` at each step. `stop` is the column behind the text: what lies there is padding.
-    """
-
-    context = "canvas"
-
-    def __init__(self, denoiser: Any, block_size: int, banned: Sequence[int], max_length: int) -> None:
-        super().__init__()
-        self.denoiser, self.block_size, self.banned, self.max_length = denoiser, block_size, banned, max_length
-        _buffers(self, max_length)
-
-    def methods(self, depths: Sequence[int]) -> Iterator[Method]:
-        canvas, stop = Port("canvas", "int64", (1, self.max_length)), Port("stop", "int64", ())
-        block = Port("block", "int64", (1, self.block_size))
-        logits = Port("logits", "float32", (1, self.block_size, self.denoiser.spec.vocab_size))
-        where = (canvas, START, stop)
-        seen = (block, Port("probability", "float32", block.shape))
-        for name, warm in (("look", False), ("denoise", True)):
-            for depth in (None, *(depths if warm else ())):
-                function = partial(self.reveal, warm=warm, depth=depth)
-                called = name if depth is None else f"{name}_{depth}"
-                yield Method(called, function, (*where, ASKED, COUNT, THRESHOLD), seen, keeps=not warm)
-        yield Method("logits", partial(self.logits, warm=False), where, (logits,), keeps=True)
-        yield Method("logits_cached", partial(self.logits, warm=True), where, (logits,))
-
-    def logits(self, canvas: Tensor, start: Tensor, stop: Tensor, *, warm: bool, depth: int | None = None) -> Tensor:
-        buffers = _cache(self, start)
-        context = FixedCanvas(buffers, canvas, dual=True, warm=warm, start=start, stop=stop, block_size=self.block_size)
-        return self.denoiser(self._block(canvas, start), context, depth=depth)[0]
-
-    def reveal(
-        self,
-        canvas: Tensor,
-        start: Tensor,
-        stop: Tensor,
-        asked: Tensor,
-        count: Tensor,
-        threshold: Tensor,
-        *,
-        warm: bool,
-        depth: int | None,
-    ) -> tuple[Tensor, Tensor]:
-        logits = self.logits(canvas, start, stop, warm=warm, depth=depth)
-        mask_id = self.denoiser.spec.mask_id
-        return reveal(logits, self._block(canvas, start), mask_id, self.banned, asked, count, threshold)
-
-    def remember(self, block: Tensor, canvas: Tensor, start: Tensor, stop: Tensor) -> None:
-        self.logits(canvas, start, stop, warm=False)
-
-    def _block(self, canvas: Tensor, start: Tensor) -> Tensor:
-        return canvas[:, start + torch.arange(self.block_size)]
-
-
-def _buffers(graph: Any, length: int) -> None:
+def kv_buffers(graph: Any, length: int) -> None:
     facts = graph.denoiser.facts
     for i in range(facts.spec.n_layers):
         for name in ("keys", "values"):
             graph.register_buffer(f"{name}_{i}", torch.zeros(1, facts.n_kv_heads, length, facts.head_dim))
 
 
-def _cache(graph: Any, start: Tensor) -> FixedKV:
+def kv_cache(graph: Any, start: Tensor) -> FixedKV:
     layers = range(graph.denoiser.spec.n_layers)
     keys, values = (tuple(getattr(graph, f"{name}_{i}") for i in layers) for name in ("keys", "values"))
     return FixedKV.of(keys, values, start)

@@ -21,9 +21,12 @@ from diffulex_edge.model.kv_cache import KVContext, KVLayer
 class FixedLayer(KVLayer):
     """One layer's buffers (1, H, T, E), of which all columns are given."""
 
+    whole: bool = False  # what is written is all there is to see, and what is given
+
     def put(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         places = _columns(self.length, k.shape[2])
-        return self.keys.index_copy_(2, places, k), self.values.index_copy_(2, places, v)
+        kept = self.keys.index_copy_(2, places, k), self.values.index_copy_(2, places, v)
+        return (k, v) if self.whole else kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,10 @@ class FixedKV(KVContext):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FixedCanvas(CanvasCache):
-    """A canvas of one length T, of which `prefix` (1, T) holds all ids: those before the block, it, and those ahead."""
+    """A canvas of T tokens, of which `prefix` (1, T) holds all ids: those before the block, it, and those ahead.
+
+    The buffers may be longer: a look at all of the canvas sees what it reads, a look at the block what is kept.
+    """
 
     start: Tensor  # () column of the block
     stop: Tensor  # () columns from here on are padding
@@ -71,7 +77,7 @@ class FixedCanvas(CanvasCache):
         return _columns(start, ids.shape[1]) if self.warm else None
 
     def at(self, start: int) -> Window:
-        return FixedWindow(self.buffers, start, 0, self.stop)
+        return FixedWindow(self.buffers, start, 0, self.stop, whole=not self.warm)
 
     def warmed(self) -> FixedCanvas:
         return self
@@ -79,19 +85,22 @@ class FixedCanvas(CanvasCache):
 
 @dataclass(frozen=True, eq=False)
 class FixedWindow(Window):
-    """The part of a fixed canvas that is read again."""
+    """The part of a fixed canvas that is read again, or all of it."""
 
     stop: Tensor  # ()
+    whole: bool
 
     def check_room(self, length: int) -> None:
         pass
 
     def mask(self, length: int, block_length: int | None) -> Tensor:
         """All of the text, (1, 1, 1, T)."""
-        return (torch.arange(self.buffers.keys[0].shape[2]) < self.stop)[None, None, None]
+        seen = length if self.whole else self.buffers.keys[0].shape[2]
+        return (torch.arange(seen) < self.stop)[None, None, None]
 
     def layer(self, index: int) -> FixedLayer:
-        return FixedLayer(self.buffers.keys[index], self.buffers.values[index], self.start)
+        keys, values = self.buffers.keys[index], self.buffers.values[index]
+        return FixedLayer(keys, values, self.start, whole=self.whole)
 
 
 def _columns(start: int, length: int) -> Tensor:

@@ -6,7 +6,7 @@ on from; an older one is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -133,9 +133,9 @@ class PteDenoiser:
         self._at_full_depth(depth)
         if exit is not None:
             raise UsageError("a program has no early exit (SEDAC): use the checkpoint that it was exported from")
-        name, inputs, seen = self._looking("logits", block, context)
-        (logits,) = self.program.call(name, *inputs, *self._time("logits", t))
-        logits = logits[:, : block.shape[1]]
+        name, inputs, behind, seen = self._looking("logits", block, context)
+        (logits,) = self.program.call(name, *inputs, *self._time(name, t))
+        logits = logits[:, behind : behind + block.shape[1]]
         return (logits if rows is None else logits[rows]), seen
 
     def reveal(
@@ -153,13 +153,14 @@ class PteDenoiser:
 
         asked: columns from there on are padding. What is shown: the `count` surest, and all of at least `threshold`.
         """
-        name, inputs, seen = self._looking("denoise", block, context)
-        name = name if depth == self.spec.n_layers or name in _WHOLE else f"{name}_{depth}"
+        name, inputs, behind, seen = self._looking("denoise", block, context)
+        name = f"{name}_{depth}" if depth != self.spec.n_layers and name == "denoise" else name
         if name not in self.description["methods"]:
             raise UsageError(f"the program has no method of {depth} layers: export it with depths={depth}")
-        asks = (torch.tensor(asked), torch.tensor(count), torch.tensor(threshold))
+        asks = (torch.tensor(behind + asked), torch.tensor(count), torch.tensor(threshold))
         shown, probability = self.program.call(name, *inputs, *self._time(name, t), *asks)
-        return shown[:, : block.shape[1]], probability[:, : block.shape[1]], seen
+        here = slice(behind, behind + block.shape[1])
+        return shown[:, here], probability[:, here], seen
 
     def _remember(self, block: Tensor, context: Context) -> Context:
         if isinstance(context, PteCanvas):
@@ -169,15 +170,27 @@ class PteDenoiser:
         if block.shape[1] % self.block_size:
             raise UsageError(f"{block.shape[1]} tokens are not whole blocks of {self.block_size}, the program's size")
         opening = None
-        for piece in block.split(self.block_size, 1):
+        for name, piece in self._pieces(block):
             self._room(piece)
-            _, *logits = self.program.call("commit", piece.contiguous(), torch.tensor(self._position))
-            self._position += self.block_size
+            _, *logits = self.program.call(name, piece.contiguous(), torch.tensor(self._position))
+            self._position += piece.shape[1]
             opening = Opening(logits[0], torch.ones(1, dtype=torch.bool), self.spec.mask_id) if logits else None
         return replace(context, position=self._position, opening=opening)
 
-    def _looking(self, name: str, block: Tensor, context: Context) -> tuple[str, tuple[Tensor, ...], Context]:
-        """The method that looks at the block from the context, its first inputs, and the context afterwards."""
+    def _pieces(self, blocks: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Blocks (1, N) as the program's methods take them in."""
+        methods, whole = self.description["methods"], 0
+        if "prefill" in methods:
+            many = methods["prefill"]["inputs"][0]["shape"][1]
+            whole = blocks.shape[1] // many * many
+            yield from (("prefill", piece) for piece in blocks[:, :whole].split(many, 1) if whole)
+        yield from (("commit", piece) for piece in blocks[:, whole:].split(self.block_size, 1) if piece.numel())
+
+    def _looking(self, name: str, block: Tensor, context: Context) -> tuple[str, tuple[Tensor, ...], int, Context]:
+        """The method that looks at the block from the context, its first inputs, and the context afterwards.
+
+        Before that how many tokens in front of the block the method looks at as well.
+        """
         if block.shape[1] > self.block_size:
             raise UsageError(f"a block of {block.shape[1]} tokens is longer than the program's {self.block_size}")
         if isinstance(context, PteCanvas):
@@ -185,20 +198,26 @@ class PteDenoiser:
         assert isinstance(context, PteContext)
         self._newest(context)
         self._room(block)
-        return name, (self._filled(block), torch.tensor(context.position)), context
+        return name, (self._filled(block), torch.tensor(context.position)), 0, context
 
     def _looking_at_canvas(
         self, name: str, block: Tensor, context: PteCanvas
-    ) -> tuple[str, tuple[Tensor, ...], Context]:
+    ) -> tuple[str, tuple[Tensor, ...], int, Context]:
+        """At a canvas's end the method's block reaches back over text that is written; `dual` then reads that again."""
         text = torch.cat((context.prefix, block, context.ahead), 1)
-        start, stop, width = context.prefix.shape[1], text.shape[1], self.description["max_length"]
-        if max(start + self.block_size, stop) > width:
+        stop, width = text.shape[1], self.description["max_length"]
+        fitting = [length for length in (*self.description.get("buckets", ()), width) if length >= stop]
+        if not fitting:
             raise UsageError(f"{stop} tokens do not fit into the program's {width}")
-        canvas = torch.full((1, width), self.spec.mask_id)
-        canvas[:, :stop] = text
         cached = context.warm and context.dual
+        length = width if cached else min(fitting)
+        canvas = torch.full((1, length), self.spec.mask_id)
+        canvas[:, :stop] = text
+        start = min(context.prefix.shape[1], length - self.block_size)
         names = {"logits": ("logits", "logits_cached"), "denoise": ("look", "denoise")}[name]
-        return names[cached], (canvas, torch.tensor(start), torch.tensor(stop)), replace(context, warm=True)
+        found = names[cached] if length == width else f"{names[0]}_of_{length}"
+        inputs = (canvas, torch.tensor(start), torch.tensor(stop))
+        return found, inputs, context.prefix.shape[1] - start, replace(context, warm=True)
 
     def _filled(self, block: Tensor) -> Tensor:
         """A block that is shorter than the program's is filled up with masks, which the model sees."""
@@ -227,9 +246,6 @@ class PteDenoiser:
     def new_text(self) -> PteContext:
         self._texts, self._position = self._texts + 1, 0
         return PteContext(self._texts, 0)
-
-
-_WHOLE = ("look",)  # methods that always run all layers, for what they leave behind is read later
 
 
 def _canvas(dual: bool) -> Any:

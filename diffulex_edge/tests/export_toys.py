@@ -18,6 +18,11 @@ from diffulex_edge.tests import family_toys, once, toys
 
 BLOCK, BLOCKS = 8, 3
 KINDS = {"eco": "memory", "sdar": "kv", "fast_dllm_v2": "kv", "llada": "canvas", "dream": "canvas"}
+SHAPES: dict[str, dict[str, Any]] = {  # that make more methods
+    "memory": {},
+    "kv": {"prefill": 2 * BLOCK},
+    "canvas": {"buckets": (BLOCK * BLOCKS,)},
+}
 _keep = TemporaryDirectory()  # for as long as the process lives
 
 
@@ -38,21 +43,22 @@ def program(
     path = once.FOLDER / f"{name}-{quantization}-{len(depths)}-{backend}.pte"
     shapes: dict[str, Any] = {"block_size": BLOCK, "max_length": 4 * BLOCK, "depths": depths}
     shapes |= {"backend": backend, "quantization": quantization}
+    shapes |= SHAPES[KINDS[name]] if (backend, quantization) == ("xnnpack", None) else {}
     told = once.made(path.name, lambda: as_json(export_model(model(name), output_path=path, **shapes)))
     return ExportResult(**{**told, "path": path, "methods": tuple(told["methods"])})
 
 
-def text(denoiser: Denoiser, seed: int = 0) -> Tensor:
+def text(denoiser: Denoiser, seed: int = 0, blocks: int = BLOCKS) -> Tensor:
     """Ids (1, T) of whole blocks."""
-    return toys.ids(1, BLOCK * BLOCKS, seed, min(48, denoiser.spec.vocab_size - 8))
+    return toys.ids(1, BLOCK * blocks, seed, min(48, denoiser.spec.vocab_size - 8))
 
 
-def looks(denoiser: Denoiser, kind: str, seed: int = 0) -> list[Tensor]:
+def looks(denoiser: Denoiser, kind: str, seed: int = 0, blocks: int = BLOCKS) -> list[Tensor]:
     """Logits along a text: at each block of a wrong look at it, of the right one, and again; the block is then kept.
 
     A canvas has the text ahead hidden.
     """
-    ids, found = text(denoiser, seed), []
+    ids, found = text(denoiser, seed, blocks), []
     context = denoiser.begin(kind, 1, ids.shape[1])
     for i, clean in enumerate(ids.split(BLOCK, 1)):
         hidden = torch.arange(BLOCK)[None] % 3 == i % 3

@@ -5,6 +5,7 @@ The first three speak the shipped tokenizer, the last a tokenizer.json, in bytes
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ MODELS: dict[str, Any] = {
 CONTEXTS = {"json": "kv"}  # the others have the name of theirs
 TARGETS = {"memory": "android", "kv": "ios", "canvas": "desktop", "json": "desktop"}
 SHAPE = ExportConfig(block_size=8, max_length=96)
+SHAPES = {"canvas": replace(SHAPE, buckets=(40,)), "kv": replace(SHAPE, prefill=16)}  # the others have this one
 
 
 @cache
@@ -39,7 +41,7 @@ def pack(name: str) -> Path:
         model = MODELS[name]()
         assert isinstance(model, TransformerDenoiser) == (name != "memory")
         source = _bytes() if name == "json" else source_of("aria-hindi-tiny")
-        make_pack(model, source, folder, PackConfig(target=TARGETS[name], steps=4), SHAPE)
+        make_pack(model, source, folder, PackConfig(target=TARGETS[name], steps=4), SHAPES.get(name, SHAPE))
 
     once.made(folder.name, make)
     return folder

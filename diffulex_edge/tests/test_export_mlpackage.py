@@ -22,8 +22,9 @@ from diffulex_edge.cli.main import main
 from diffulex_edge.errors import ArtefactError, BackendUnavailable, UsageError
 from diffulex_edge.export import ExportConfig, export_model
 from diffulex_edge.export.dialect import NATIVE
-from diffulex_edge.export.exporter import describe, make_graph
+from diffulex_edge.export.exporter import describe
 from diffulex_edge.export.mlpackage import MLPACKAGE, entry_program, ports, verify_package
+from diffulex_edge.export.shapes import make_graph
 from diffulex_edge.export.stateless import memory_ports
 from diffulex_edge.runtime.program import empty
 from diffulex_edge.runtime.pte import PteDenoiser

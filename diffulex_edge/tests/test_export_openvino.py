@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import shutil
 from pathlib import Path
@@ -44,6 +45,15 @@ def test_heads_that_share_keys_are_right_in_long_blocks(tmp_path: Path) -> None:
     with torch.no_grad():
         found, right = (each(block)[0] for each in (PteDenoiser(tmp_path / "ir", threads=1), model))
     assert float((found - right).abs().max() / right.abs().max()) < 1e-5
+
+
+def test_a_checkpoint_in_bf16_is_computed_in_fp32(tmp_path: Path) -> None:
+    model = copy.deepcopy(toys.model("sdar")).bfloat16()
+    shapes: dict[str, Any] = {"block_size": toys.BLOCK, "max_length": 4 * toys.BLOCK}
+    export_model(model, output_path=tmp_path / "ir", backend="openvino_ir", **shapes)
+    with torch.no_grad():
+        ours, theirs = (toys.looks(m, "kv") for m in (PteDenoiser(tmp_path / "ir", threads=1), model.float()))
+    assert toys.gap(ours, theirs) < 1e-4
 
 
 def test_integer_weights_cost_a_little_and_save_more() -> None:

@@ -23,9 +23,9 @@ def test_a_program_equals_eager_over_three_blocks(name: str) -> None:
     denoiser = PteDenoiser(toys.program(name).path, threads=1)
     with torch.no_grad():
         for kind in denoiser.kinds:
-            for seed in range(2):  # the second text begins where the first left its memory
-                theirs = toys.looks(toys.model(name), kind, seed)
-                assert toys.gap(toys.looks(denoiser, kind, seed), theirs) < 1e-4
+            for length in ((0, toys.BLOCKS), (1, toys.BLOCKS + 1)):  # the second begins where the first left its memory
+                theirs = toys.looks(toys.model(name), kind, *length)
+                assert toys.gap(toys.looks(denoiser, kind, *length), theirs) < 1e-4
 
 
 def is_the_integer_model(denoiser: PteDenoiser, made: Any, name: str) -> None:

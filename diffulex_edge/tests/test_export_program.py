@@ -13,8 +13,10 @@ import torch
 
 from diffulex_edge import load
 from diffulex_edge.errors import ArtefactError, BackendUnavailable, UsageError
-from diffulex_edge.export import export_model
+from diffulex_edge.export import ExportConfig, export_model
 from diffulex_edge.export.delegation import OUTSIDE
+from diffulex_edge.export.exporter import facts
+from diffulex_edge.export.shapes import make_graph
 from diffulex_edge.runtime.program import Program
 from diffulex_edge.runtime.pte import PteDenoiser
 from diffulex_edge.tests import export_toys as toys
@@ -43,8 +45,11 @@ def test_the_delegate_takes_all_but_the_allowed(name: str) -> None:
 def test_what_is_written_says_what_is_in_it() -> None:
     result, program = toys.program("eco"), Program(toys.program("eco").path)
     assert result.size_bytes == result.path.stat().st_size
-    assert program.call("mask_id") == [toys.model("eco").spec.mask_id]
-    assert json.loads(program.call("description")[0])["model"]["vocab_size"] == toys.model("eco").spec.vocab_size
+    spec, told = toys.model("eco").spec, json.loads(program.call("description")[0])
+    assert told["model"]["vocab_size"] == spec.vocab_size
+    for name, fact in facts(told).items():
+        assert program.call(name) == (fact if isinstance(fact, list) else [fact])
+    assert program.call("mask_id") == [spec.mask_id] and program.call("eos_ids") == list(spec.stop_ids)
     assert set(result.methods) == {"denoise", "commit", "logits"}
 
 
@@ -115,6 +120,8 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"block_size": 6}, "not a multiple of 4"),
         ({"max_length": 33, "block_size": 8}, "not a multiple of block_size=8"),
         ({"context": "canvas"}, "cannot be exported; it has kv"),
+        ({"buckets": (16,), "max_length": 32}, "a program of context 'kv' has none"),
+        ({"prefill": 12, "block_size": 8, "max_length": 32}, "prefill=12 is not a multiple of block_size=8"),
         ({"depths": (3,), "max_length": 32}, "below the model's 3 layers"),
         ({"backend": "abacus"}, "is not one of xnnpack"),
         ({"quantization": "weight_only_int8"}, "xnnpack does not compute weight_only_int8; it takes dynamic_int8"),
@@ -124,7 +131,19 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             export_model(model, output_path=tmp_path / "x.pte", **wrong)
+    for length in (4, 32):
+        with pytest.raises(UsageError, match=f"buckets hold {length}: each is at least block_size=8 and below"):
+            make_graph(toys.model("llada"), ExportConfig(block_size=8, max_length=32, buckets=(length,)))
     assert not list(tmp_path.iterdir())
+
+
+def test_lengths_that_have_methods_of_their_own() -> None:
+    for length, buckets in ((512, [128, 256, 512]), (160, [160]), (256, [128, 256])):
+        assert make_graph(toys.toys.backup(), ExportConfig(max_length=length)).buckets == buckets
+    for prefill in (0, 128):
+        config = ExportConfig(max_length=256, prefill=prefill)
+        methods = [each.name for each in make_graph(toys.model("sdar"), config).methods(())]
+        assert ("prefill" in methods) == bool(prefill)
 
 
 @pytest.mark.parametrize("name", ["eco", "sdar", "llada"])

@@ -14,8 +14,9 @@ from diffulex_edge.errors import BackendUnavailable, UsageError
 from diffulex_edge.export import export_model
 from diffulex_edge.export.config import ExportConfig
 from diffulex_edge.export.dialect import NATIVE
-from diffulex_edge.export.exporter import make_graph, trace
+from diffulex_edge.export.exporter import trace
 from diffulex_edge.export.rounding import rounded
+from diffulex_edge.export.shapes import make_graph
 from diffulex_edge.tests import export_toys as toys
 
 pytestmark = pytest.mark.filterwarnings("ignore")

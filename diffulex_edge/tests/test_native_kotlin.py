@@ -58,11 +58,13 @@ def record(folder: Path) -> dict[str, Any]:
     for i, prompt in enumerate([*PROMPTS, ""]):
         plan: Plan = text_plan(denoiser, words, plan_for(denoiser.spec, steps=4, max_new_tokens=5 + 7 * i))
         plan = replace(plan, reveal=RevealAbove(0.01)) if i % 2 else plan
+        dual = i % 3 == 2 and "dual" in denoiser.kinds
+        plan = replace(plan, context="dual") if dual else plan
         ids = prompt_ids(words, prompt)
         calls.clear()
         tokens = finish(decode(denoiser, [ids], plan)).tokens[0]
         about = {"prompt": prompt, "ids": ids, "max_new_tokens": plan.max_new_tokens, "tokens": tokens}
-        texts.append({**about, "threshold": 0.01 if i % 2 else 2.0, "calls": list(calls)})
+        texts.append({**about, "threshold": 0.01 if i % 2 else 2.0, "dual": dual, "calls": list(calls)})
     return {"texts": texts}
 
 

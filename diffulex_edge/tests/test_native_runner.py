@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,27 @@ def test_the_tokens_are_those_of_python(name: str) -> None:
     folder = pack_toys.pack(name)
     denoiser, words = PteDenoiser(folder / PROGRAM, threads=1), load_tokenizer(folder)
     for i, prompt in enumerate(PROMPTS):
-        wishes = {"reveal": RevealAbove(0.01)} if i % 2 else {}
-        plan = text_plan(denoiser, words, plan_for(denoiser.spec, steps=4, max_new_tokens=5 + i % 20, **wishes))
+        dual = i % 3 == 2 and "dual" in denoiser.kinds
+        plan = text_plan(denoiser, words, plan_for(denoiser.spec, steps=4, max_new_tokens=5 + i % 20))
+        plan = replace(plan, reveal=RevealAbove(0.01)) if i % 2 else plan
+        plan = replace(plan, context="dual") if dual else plan
         ours = finish(decode(denoiser, [prompt_ids(words, prompt)], plan)).tokens[0]
-        done = run(
-            folder, prompt, "--ids", "--max_new_tokens", str(5 + i % 20), "--threshold", "0.01" if i % 2 else "2"
-        )
+        flags = ["--max_new_tokens", str(5 + i % 20), "--threshold", "0.01" if i % 2 else "2", *["--dual"][:dual]]
+        done = run(folder, prompt, "--ids", *flags)
         assert done.returncode == 0, done.stderr
         assert [int(token) for token in done.stdout.split()] == ours, prompt
+
+
+def test_a_canvas_is_written_to_its_end() -> None:
+    folder = pack_toys.pack("canvas")
+    denoiser, words = PteDenoiser(folder / PROGRAM, threads=1), load_tokenizer(folder)
+    for room in (40, 96):  # a bucket, and the whole; the last block is shorter than the program's
+        ids = prompt_ids(words, "मैं कल बाज़ार गया")
+        plan = text_plan(denoiser, words, plan_for(denoiser.spec, steps=4, max_new_tokens=room - len(ids)))
+        ours = finish(decode(denoiser, [ids], plan)).tokens[0]
+        assert (room - len(ids)) % 8
+        done = run(folder, "मैं कल बाज़ार गया", "--ids", "--max_new_tokens", str(room - len(ids)))
+        assert [int(token) for token in done.stdout.split()] == ours
 
 
 @pytest.mark.parametrize("name", ["memory", "json"])
@@ -83,7 +97,9 @@ def test_nonsense_is_refused_with_usage(flags: list[str], said: str) -> None:
     assert done.returncode == 2 and said in done.stderr and "usage:" in done.stderr
 
 
-def test_a_text_that_is_too_long_is_refused() -> None:
+def test_what_a_pack_cannot_do_is_refused() -> None:
+    done = run(pack_toys.pack("kv"), "x", "--dual")
+    assert done.returncode == 2 and "only a canvas is read so, and this pack's context is kv" in done.stderr
     done = run(pack_toys.pack("kv"), "x", "--max_new_tokens", "500")
     assert done.returncode == 2 and "more than the 96 that the program takes" in done.stderr
 

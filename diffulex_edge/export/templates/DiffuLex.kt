@@ -25,11 +25,15 @@ class Method(json: JSONObject) {
     val outputs: List<Port> = json.getJSONArray("outputs").objects().map(::Port)
 }
 
+/** A method that looks at a block, and of how many tokens the canvas is that it reads. */
+internal class View(val method: String, val length: Int)
+
 /** runner.json, the contract of a pack. */
 class Contract(json: JSONObject) {
     val context: String = json.getString("context")
     val blockSize: Int = json.getInt("block_size")
     val maxLength: Int? = if (json.isNull("max_length")) null else json.getInt("max_length")
+    private val buckets: LongArray = json.optJSONArray("buckets")?.longs() ?: LongArray(0)
     val maskId: Long = json.getLong("mask_id")
     val banned: LongArray = json.getJSONArray("banned").longs()
     val stopIds: LongArray = json.getJSONArray("stop_ids").longs()
@@ -37,9 +41,18 @@ class Contract(json: JSONObject) {
     val methods: Map<String, Method> =
         json.getJSONObject("methods").let { all -> all.keys().asSequence().associateWith { Method(all.getJSONObject(it)) } }
 
+    /** Tokens that a cache takes in at once; null: a block. */
+    val prefill: Int? = methods["prefill"]?.run { inputs[0].shape[1].toInt() }
+
     init {
         val format = json.getString("format")
         require(format == FORMAT) { "format $format is not $FORMAT" }
+    }
+
+    /** The shortest canvas that so many tokens fit on. */
+    internal fun canvas(tokens: Int): View {
+        val fitting = buckets.filter { it >= tokens }.minOrNull()?.toInt() ?: maxLength!!
+        return View(if (fitting == maxLength) "look" else "look_of_$fitting", fitting)
     }
 
     companion object {
@@ -52,40 +65,55 @@ fun interface Program {
     fun execute(method: String, inputs: List<Value>): List<Value>
 }
 
+/**
+ * How a text is decoded.
+ *
+ * [threshold]: what is at least so probable is shown at once; above 1: by count alone. [dual]: of a canvas, after a first
+ * look at each block, read the block alone: Fast-dLLM's cache, much faster and not exact.
+ */
+data class Way(val threshold: Float = 2f, val dual: Boolean = false)
+
 /** Decodes texts with a program, one at a time. Threads must not share one. */
 class Decoder(private val contract: Contract, private val program: Program) {
     /**
      * Continues [prompt]; gives the new tokens, up to and with what ended the text.
      *
-     * [threshold]: what is at least so probable is shown at once; above 1: by count alone. [told] hears of each finished
-     * block. Throws IllegalArgumentException where the text would be longer than the program takes.
+     * [way] says how. [told] hears of each finished block. Throws IllegalArgumentException where the text would be longer
+     * than the program takes.
      */
-    fun decode(prompt: LongArray, maxNewTokens: Int, threshold: Float = 2f, told: (LongArray) -> Unit = {}): LongArray {
+    fun decode(prompt: LongArray, maxNewTokens: Int, way: Way = Way(), told: (LongArray) -> Unit = {}): LongArray {
         require(maxNewTokens >= 0) { "maxNewTokens=$maxNewTokens must be at least 0" }
-        val text = Text(prompt, maxNewTokens, threshold)
+        require(!way.dual || contract.context == "canvas") { "dual: only a canvas is read so, not ${contract.context}" }
+        val text = Text(prompt, maxNewTokens, way)
         val found = ArrayList<Long>()
         text.run { fresh -> found.addAll(fresh.asList()); told(fresh) }
         return found.toLongArray()
     }
 
     /** One text, block by block: block-causal contexts on the program's grid, a canvas from the prompt's end on. */
-    private inner class Text(prompt: LongArray, maxNewTokens: Int, private val threshold: Float) {
+    private inner class Text(prompt: LongArray, maxNewTokens: Int, private val way: Way) {
         private val size = contract.blockSize
         private val canvas = contract.context == "canvas"
         private val first = prompt.size
         private val end = first + maxNewTokens
         private var start = if (canvas) first else first / size * size
         private val ids: LongArray
+        private val cold: View
         private var opening: FloatArray? = null
 
         init {
             val width = if (canvas) end else (end + size - 1) / size * size
             contract.maxLength?.let { require(width <= it) { "$width tokens are more than the $it that the program takes" } }
             ids = LongArray(width) { if (it < first) prompt[it] else contract.maskId }
+            cold = if (canvas) contract.canvas(width) else View("denoise", 0)
         }
 
         fun run(told: (LongArray) -> Unit) {
-            if (!canvas) for (at in 0 until start step size) commit(at)
+            var at = 0
+            while (!canvas && at < start) {
+                val many = contract.prefill?.takeIf { at + it <= start }
+                at += if (many == null) commit(at) else commit(at, "prefill", many)
+            }
             while (start < end) {
                 val stop = minOf(start + size, ids.size)
                 open()
@@ -113,27 +141,31 @@ class Decoder(private val contract: Contract, private val program: Program) {
             val counts = contract.counts[hidden(maxOf(start, first), last)]
             for ((step, count) in counts.withIndex()) {
                 if (hidden(start, last) == 0) return
-                val inputs = seen(stop) + mapOf(
+                val view = if (way.dual && step > 0) View("denoise", contract.maxLength!!) else cold
+                val at = if (canvas) minOf(start, view.length - size) else start // at its end over text that is written
+                val inputs = seen(view, at, stop) + mapOf(
                     "t" to Value.of(1f - step.toFloat() / counts.size),
-                    "asked" to Value.of((last - start).toLong()),
+                    "asked" to Value.of((last - at).toLong()),
                     "count" to Value.of(if (step + 1 == counts.size) (stop - start).toLong() else count),
-                    "threshold" to Value.of(threshold),
+                    "threshold" to Value.of(way.threshold),
                 )
-                val shown = call(if (canvas) "look" else "denoise", inputs).getValue("block").whole!!
-                for (at in start until last) ids[at] = shown[at - start]
+                val shown = call(view.method, inputs).getValue("block").whole!!
+                for (i in start until last) ids[i] = shown[i - at]
             }
         }
 
-        private fun seen(stop: Int): Map<String, Value> {
-            val where = mapOf("start" to Value.of(start.toLong()))
+        private fun seen(view: View, at: Int, stop: Int): Map<String, Value> {
+            val where = mapOf("start" to Value.of(at.toLong()))
             if (!canvas) return where + ("block" to Value.of(*ids.copyOfRange(start, stop)))
-            val whole = LongArray(contract.maxLength!!) { if (it < ids.size) ids[it] else contract.maskId }
+            val whole = LongArray(view.length) { if (it < ids.size) ids[it] else contract.maskId }
             return where + mapOf("canvas" to Value.of(*whole), "stop" to Value.of(ids.size.toLong()))
         }
 
-        private fun commit(at: Int) {
-            val block = Value.of(*ids.copyOfRange(at, at + size))
-            opening = call("commit", mapOf("start" to Value.of(at.toLong()), "block" to block))["opening"]?.real
+        /** Remembers [length] tokens, and gives their number. */
+        private fun commit(at: Int, method: String = "commit", length: Int = size): Int {
+            val block = Value.of(*ids.copyOfRange(at, at + length))
+            opening = call(method, mapOf("start" to Value.of(at.toLong()), "block" to block))["opening"]?.real
+            return length
         }
 
         private fun fresh(stop: Int): LongArray {

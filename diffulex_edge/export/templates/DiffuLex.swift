@@ -19,12 +19,19 @@ public struct Method: Decodable {
     public let outputs: [Port]
 }
 
+/// A method that looks at a block, and of how many tokens the canvas is that it reads.
+struct View {
+    let method: String
+    let length: Int
+}
+
 /// runner.json, the contract of a pack.
 public struct Contract: Decodable {
     public let format: String
     public let context: String
     public let block_size: Int
     public let max_length: Int?
+    public let buckets: [Int]?
     public let mask_id: Int64
     public let banned: [Int]
     public let stop_ids: [Int64]
@@ -35,6 +42,16 @@ public struct Contract: Decodable {
         let found = try JSONDecoder().decode(Contract.self, from: Data(contentsOf: file))
         guard found.format == "diffulex-edge-pack/1" else { throw PackError.refused("format \(found.format)") }
         return found
+    }
+
+    /// Tokens that a cache takes in at once; nil: a block.
+    var prefill: Int? { methods["prefill"]?.inputs.first?.shape.last }
+
+    /// The shortest canvas that so many tokens fit on.
+    func canvas(_ tokens: Int) -> View {
+        let most = max_length ?? tokens
+        let fitting = (buckets ?? []).filter { $0 >= tokens }.min() ?? most
+        return View(method: fitting == most ? "look" : "look_of_\(fitting)", length: fitting)
     }
 }
 
@@ -52,15 +69,20 @@ public final class Decoder {
     private let contract: Contract
     private let program: Program
     private let threshold: Float
+    private let dual: Bool
     private let canvas: Bool
     private let first: Int
     private let end: Int
     private var start: Int
     private var ids: [Int64]
+    private let cold: View
     private var opening: [Float]?
 
-    /// threshold: what is at least so probable is shown at once; above 1: by count alone.
-    public init(_ contract: Contract, _ program: Program, prompt: [Int64], maxNewTokens: Int, threshold: Float = 2) throws {
+    /// threshold: what is at least so probable is shown at once; above 1: by count alone. dual: of a canvas, after a first
+    /// look at each block, read the block alone: Fast-dLLM's cache, much faster and not exact.
+    public init(
+        _ contract: Contract, _ program: Program, prompt: [Int64], maxNewTokens: Int, threshold: Float = 2, dual: Bool = false
+    ) throws {
         let size = contract.block_size
         canvas = contract.context == "canvas"
         first = prompt.count
@@ -71,13 +93,21 @@ public final class Decoder {
             throw PackError.refused("\(width) tokens are more than the \(most) that the program takes")
         }
         ids = prompt + Array(repeating: contract.mask_id, count: width - first)
-        (self.contract, self.program, self.threshold) = (contract, program, threshold)
+        if dual && !canvas { throw PackError.refused("dual: only a canvas is read so, not \(contract.context)") }
+        cold = canvas ? contract.canvas(width) : View(method: "denoise", length: 0)
+        (self.contract, self.program, self.threshold, self.dual) = (contract, program, threshold, dual)
     }
 
     /// The new tokens, up to and with what ended the text. `told` hears of each finished block.
     public func run(_ told: ([Int64]) -> Void = { _ in }) throws -> [Int64] {
         var found: [Int64] = []
-        if !canvas { for at in stride(from: 0, to: start, by: contract.block_size) { try commit(at) } }
+        var at = 0
+        while !canvas && at < start {
+            let many = contract.prefill.flatMap { at + $0 <= start ? $0 : nil }
+            let length = many ?? contract.block_size
+            try commit(at, many == nil ? "commit" : "prefill", length)
+            at += length
+        }
         while start < end {
             let stop = min(start + contract.block_size, ids.count)
             open()
@@ -87,7 +117,7 @@ public final class Decoder {
             told(fresh)
             if let last = fresh.last, contract.stop_ids.contains(last) { break }
             if stop >= end { break }
-            if !canvas { try commit(start) }
+            if !canvas { try commit(start, "commit", contract.block_size) }
             start = stop
         }
         return found
@@ -108,28 +138,30 @@ public final class Decoder {
         let last = min(stop, end)  // what is asked for ends here
         let counts = contract.counts[hidden(max(start, first), last)]
         for (step, count) in counts.enumerated() where hidden(start, last) > 0 {
-            var inputs = seen(stop)
+            let view = dual && step > 0 ? View(method: "denoise", length: contract.max_length ?? ids.count) : cold
+            let at = canvas ? min(start, view.length - contract.block_size) : start  // at its end over text that is written
+            var inputs = seen(view, at, stop)
             inputs["t"] = .real([1 - Float(step) / Float(counts.count)])
-            inputs["asked"] = .whole([Int64(last - start)])
+            inputs["asked"] = .whole([Int64(last - at)])
             inputs["count"] = .whole([step + 1 == counts.count ? Int64(stop - start) : count])
             inputs["threshold"] = .real([threshold])
-            guard case .whole(let shown)? = try call(canvas ? "look" : "denoise", inputs)["block"] else { return }
-            for at in start..<last { ids[at] = shown[at - start] }
+            guard case .whole(let shown)? = try call(view.method, inputs)["block"] else { return }
+            for i in start..<last { ids[i] = shown[i - at] }
         }
     }
 
-    private func seen(_ stop: Int) -> [String: Value] {
-        let start = Value.whole([Int64(self.start)])
-        guard canvas, let width = contract.max_length else {
+    private func seen(_ view: View, _ at: Int, _ stop: Int) -> [String: Value] {
+        let start = Value.whole([Int64(at)])
+        guard canvas else {
             return ["start": start, "block": .whole(Array(ids[self.start..<stop]))]
         }
-        let whole = ids + Array(repeating: contract.mask_id, count: width - ids.count)
+        let whole = ids + Array(repeating: contract.mask_id, count: view.length - ids.count)
         return ["start": start, "canvas": .whole(whole), "stop": .whole([Int64(ids.count)])]
     }
 
-    private func commit(_ at: Int) throws {
-        let block = Value.whole(Array(ids[at..<at + contract.block_size]))
-        let found = try call("commit", ["start": .whole([Int64(at)]), "block": block])
+    private func commit(_ at: Int, _ method: String, _ length: Int) throws {
+        let block = Value.whole(Array(ids[at..<at + length]))
+        let found = try call(method, ["start": .whole([Int64(at)]), "block": block])
         if case .real(let logits)? = found["opening"] { opening = logits }
     }
 

@@ -33,9 +33,9 @@ fun main(words: Array<String>) {
     val texts = JSONObject(recorded.readText()).getJSONArray("texts").objects()
     for (text in texts) {
         val program = Played(text.getJSONArray("calls"), contract)
-        val threshold = text.getFloat("threshold")
         val told = ArrayList<Long>()
-        val found = Decoder(contract, program).decode(text.getJSONArray("ids").longs(), text.getInt("max_new_tokens"), threshold) {
+        val way = Way(text.getFloat("threshold"), text.getBoolean("dual"))
+        val found = Decoder(contract, program).decode(text.getJSONArray("ids").longs(), text.getInt("max_new_tokens"), way) {
             told.addAll(it.asList())
         }
         val expected = text.getJSONArray("tokens").longs()

@@ -12,8 +12,8 @@ using Ids = std::vector<int64_t>;
 // One text, block by block: block-causal contexts on the program's grid, a canvas from the prompt's end on.
 class Decoder {
  public:
-  Decoder(const Pack& pack, Program& program, const Ids& prompt, int64_t max_new_tokens, float threshold)
-      : pack_(pack), program_(program), threshold_(threshold), canvas_(pack.context == "canvas") {
+  Decoder(const Pack& pack, Program& program, const Ids& prompt, int64_t max_new_tokens, const Way& way)
+      : pack_(pack), program_(program), way_(way), canvas_(pack.context == "canvas") {
     const auto size = pack.block_size, n = static_cast<int64_t>(prompt.size());
     first_ = n;
     end_ = n + max_new_tokens;
@@ -23,12 +23,16 @@ class Decoder {
       throw std::invalid_argument(std::to_string(width) + " tokens are more than the " + std::to_string(*pack.max_length) +
                                   " that the program takes");
     }
+    if (canvas_) bucket_ = *std::lower_bound(pack.buckets.begin(), pack.buckets.end(), width);
     text_ = prompt;
     text_.resize(static_cast<size_t>(width), pack.mask_id);
   }
 
   Counted run(const Told& told) {
-    for (int64_t at = 0; !canvas_ && at < start_; at += pack_.block_size) commit(at);
+    for (int64_t at = 0; !canvas_ && at < start_;) {
+      const bool many = pack_.prefill && at + *pack_.prefill <= start_;
+      at += many ? commit(at, "prefill", *pack_.prefill) : commit(at);
+    }
     for (bool more = start_ < end_; more;) {
       const auto stop = std::min(start_ + pack_.block_size, static_cast<int64_t>(text_.size()));
       open();
@@ -59,23 +63,38 @@ class Decoder {
       const auto from = text_.begin() + start_;
       if (!std::count(from, text_.begin() + last, pack_.mask_id)) break;
       const bool final_step = step + 1 == counts.size();
-      auto inputs = seen(stop);
+      const auto view = look(way_.dual && step > 0);
+      auto inputs = seen(view, stop);
       inputs["t"].real = {1.0F - static_cast<float>(step) / static_cast<float>(counts.size())};
-      inputs["asked"].whole = {last - start_};
+      inputs["asked"].whole = {last - view.start};
       inputs["count"].whole = {final_step ? pack_.block_size : counts[step]};
-      inputs["threshold"].real = {threshold_};
-      const auto shown = program_.call(canvas_ ? "look" : "denoise", inputs).at("block").whole;
-      std::copy(shown.begin(), shown.begin() + (last - start_), from);
+      inputs["threshold"].real = {way_.threshold};
+      const auto shown = program_.call(view.method, inputs).at("block").whole;
+      const auto first = shown.begin() + (start_ - view.start);
+      std::copy(first, first + (last - start_), from);
       ++counted_.forwards;
     }
   }
 
-  Program::Values seen(int64_t stop) const {
+  // A method that looks at a block, where that begins, and of how many tokens the canvas is.
+  struct View {
+    std::string method;
+    int64_t start, length;
+  };
+
+  // At a canvas's end the block reaches back over text that is written.
+  View look(bool kept) const {
+    if (!canvas_) return {"denoise", start_, 0};
+    const auto length = kept ? *pack_.max_length : bucket_;
+    return {kept ? "denoise" : pack_.look(bucket_), std::min(start_, length - pack_.block_size), length};
+  }
+
+  Program::Values seen(const View& view, int64_t stop) const {
     Program::Values inputs;
-    inputs["start"].whole = {start_};
+    inputs["start"].whole = {view.start};
     if (canvas_) {
       inputs["canvas"].whole = text_;
-      inputs["canvas"].whole.resize(static_cast<size_t>(*pack_.max_length), pack_.mask_id);
+      inputs["canvas"].whole.resize(static_cast<size_t>(view.length), pack_.mask_id);
       inputs["stop"].whole = {static_cast<int64_t>(text_.size())};
     } else {
       inputs["block"].whole.assign(text_.begin() + start_, text_.begin() + stop);
@@ -83,13 +102,17 @@ class Decoder {
     return inputs;
   }
 
-  void commit(int64_t at) {
+  int64_t commit(int64_t at) { return commit(at, "commit", pack_.block_size); }
+
+  // Remembers so many tokens, and gives their number.
+  int64_t commit(int64_t at, const char* method, int64_t length) {
     Program::Values inputs;
     inputs["start"].whole = {at};
-    inputs["block"].whole.assign(text_.begin() + at, text_.begin() + at + pack_.block_size);
-    auto found = program_.call("commit", inputs);
+    inputs["block"].whole.assign(text_.begin() + at, text_.begin() + at + length);
+    auto found = program_.call(method, inputs);
     if (found.count("opening")) opening_ = std::move(found.at("opening").real);
     ++counted_.commits;
+    return length;
   }
 
   // Whether the text has ended in this block.
@@ -107,10 +130,11 @@ class Decoder {
 
   const Pack& pack_;
   Program& program_;
-  float threshold_;
+  Way way_;
   bool canvas_;
   Ids text_;
   int64_t first_, end_, start_;  // of what is asked for; of the block
+  int64_t bucket_ = 0;           // tokens of the canvas that is looked at
   std::vector<float> opening_;
   Counted counted_;
 };
@@ -118,8 +142,9 @@ class Decoder {
 }  // namespace
 
 Counted decode(const Pack& pack, Program& program, const std::vector<int64_t>& prompt, int64_t max_new_tokens,
-               float threshold, const Told& told) {
-  return Decoder(pack, program, prompt, max_new_tokens, threshold).run(told);
+               const Way& way, const Told& told) {
+  if (way.dual && pack.context != "canvas") throw std::invalid_argument("dual: only a canvas is read so, and this pack's context is " + pack.context);
+  return Decoder(pack, program, prompt, max_new_tokens, way).run(told);
 }
 
 }  // namespace diffulex

@@ -16,7 +16,7 @@ using nlohmann::json;
 constexpr const char* kManifest = "diffulex-edge-checkpoint/1";
 constexpr const char* kContract = "diffulex-edge-pack/1";
 const std::map<std::string, std::vector<std::string>> kNeeds = {
-    {"memory", {"denoise", "commit"}}, {"kv", {"denoise", "commit"}}, {"canvas", {"look"}}};
+    {"memory", {"denoise", "commit"}}, {"kv", {"denoise", "commit"}}, {"canvas", {"look", "denoise"}}};
 
 std::string read(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -102,6 +102,8 @@ Pack contract(const std::filesystem::path& folder) {
       told.at("vocab_size"),
       told.at("mask_id"),
       std::nullopt,
+      told.value("buckets", std::vector<int64_t>{}),
+      std::nullopt,
       told.at("stop_ids"),
       told.at("banned"),
       told.at("counts"),
@@ -110,9 +112,18 @@ Pack contract(const std::filesystem::path& folder) {
   if (!told.at("max_length").is_null()) pack.max_length = told.at("max_length").get<int64_t>();
   for (const auto& [name, method] : told.at("methods").items()) {
     pack.methods.push_back({name, ports(method.at("inputs")), ports(method.at("outputs"))});
+    if (name == "prefill") pack.prefill = pack.methods.back().inputs.at(0).shape.at(1);
   }
   if (!kNeeds.count(pack.context)) throw BadPack(path.string() + ": context " + pack.context + " is not one that this runner knows");
   for (const auto& name : kNeeds.at(pack.context)) pack.method(name);
+  if (pack.context == "canvas") {
+    if (!pack.max_length) throw BadPack(path.string() + ": a canvas has a max_length");
+    if (pack.buckets.empty()) pack.buckets = {*pack.max_length};
+    if (!std::is_sorted(pack.buckets.begin(), pack.buckets.end()) || pack.buckets.back() != *pack.max_length) {
+      throw BadPack(path.string() + ": buckets must rise to max_length");
+    }
+    for (const auto bucket : pack.buckets) pack.method(pack.look(bucket));
+  }
   if (pack.block_size < 1 || static_cast<int64_t>(pack.counts.size()) != pack.block_size + 1) {
     throw BadPack(path.string() + ": counts must have a row for each of 0 to block_size hidden tokens");
   }
@@ -125,6 +136,10 @@ const Method& Pack::method(const std::string& name) const {
   const auto found = std::find_if(methods.begin(), methods.end(), [&](const Method& each) { return each.name == name; });
   if (found == methods.end()) throw BadPack("the pack's program has no method " + name);
   return *found;
+}
+
+std::string Pack::look(int64_t bucket) const {
+  return bucket == *max_length ? "look" : "look_of_" + std::to_string(bucket);
 }
 
 Pack open_pack(const std::filesystem::path& folder) {

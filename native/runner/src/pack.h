@@ -33,11 +33,14 @@ struct Pack {
   std::string context;  // memory, kv or canvas
   int64_t block_size, vocab_size, mask_id;
   std::optional<int64_t> max_length;             // tokens of a text; none: no limit
+  std::vector<int64_t> buckets;                  // of a canvas: lengths that can be looked at, up to max_length
+  std::optional<int64_t> prefill;                // tokens that a cache takes in at once; none: a block
   std::vector<int64_t> stop_ids, banned;         // what ends a text; what is never shown
   std::vector<std::vector<int64_t>> counts;      // hidden tokens of a block -> how many each step shows
   std::vector<Method> methods;
 
   const Method& method(const std::string& name) const;
+  std::string look(int64_t bucket) const;  // the method that reads a canvas of so many tokens
 };
 
 // Checks the sha256 of every file, and that its program has the methods that its context needs.

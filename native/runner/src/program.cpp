@@ -3,6 +3,7 @@
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor_ptr.h>
 #include <executorch/extension/threadpool/threadpool_guard.h>
+#include <executorch/runtime/backend/interface.h>
 #include <executorch/runtime/platform/platform.h>
 
 #include <cstdio>
@@ -26,6 +27,14 @@ void tell(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, si
 
 const bool kQuiet = et::runtime::register_pal(et::runtime::PalImpl::create(tell, __FILE__));
 
+// XNNPACK lays weights out as its products want them: once for all methods, where each else has a copy of its own.
+void share_weights() {
+  et::runtime::BackendOptions<1> options;
+  const bool shared = options.set_option("weight_cache_enabled", true) == et::runtime::Error::Ok &&
+                      et::runtime::set_option("XnnpackBackend", options.view()) == et::runtime::Error::Ok;
+  if (!shared) throw std::logic_error("XNNPACK does not take weight_cache_enabled");
+}
+
 }  // namespace
 
 struct Program::Inside {
@@ -33,6 +42,7 @@ struct Program::Inside {
       // Methods share what is remembered, so they share their memory.
       : module(path, Module::LoadMode::Mmap, nullptr, nullptr, nullptr, /*share_memory_arenas=*/true) {
     if (one_thread) alone.emplace();
+    share_weights();
   }
   Module module;
   std::optional<et::extension::threadpool::NoThreadPoolGuard> alone;

@@ -11,6 +11,8 @@
 
 namespace diffulex {
 
+// Weights are shared within a process, and found by the digest of their bytes: no two packs of one model in different
+// quantisation schemes may be open at once.
 class Program {
  public:
   // one_thread: operators run in the caller's thread; else in as many as ExecuTorch takes.
