@@ -116,10 +116,10 @@ def export(
         return write(graph, methods, path, config, describe(graph, methods, config, about), beside)
     if config.backend not in BACKENDS:
         raise UsageError(f"backend {config.backend!r} is not one of {', '.join((*BACKENDS, *FORMS))}")
-    return _export_pte(model, path, config, about, banned, calibration)
+    return _to_executorch(model, path, config, about, banned, calibration)
 
 
-def _export_pte(
+def _to_executorch(
     model: Any,
     path: Path,
     config: ExportConfig,
