@@ -22,17 +22,17 @@ def rounded(program: Any, graph: Any, method: Method, quantizer: Any, texts: Seq
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+    lengths = {port.name: port.shape[-1] for port in method.inputs if port.shape}
+    size, width = lengths.get("block", graph.block_size), lengths.get("canvas", graph.max_length)
     prepared, seen = prepare_pt2e(_bounded(program.module()), quantizer), 0
     with torch.no_grad():
         for text in texts:
-            for values in _walk(graph, text):
+            for values in _walk(graph, text, size, width):
                 _remember(prepared, graph)
                 prepared(*(values[port.name] for port in method.inputs))
                 seen += 1
     if seen < 2:
-        raise UsageError(
-            f"{len(texts)} calibration texts of two blocks ({graph.block_size} tokens each) at least: none is"
-        )
+        raise UsageError(f"{len(texts)} calibration texts of two blocks ({size} tokens each) at least: none is")
     examples = tuple(port.example() for port in method.inputs)
     with torch.no_grad():
         return torch.export.export(convert_pt2e(prepared), examples, strict=False)
@@ -46,16 +46,19 @@ def _bounded(module: Any) -> Any:
     return module
 
 
-def _walk(graph: Any, text: Sequence[int]) -> Iterator[dict[str, Tensor]]:
-    """Inputs of any method at each block of a text, of which the graph then remembers the clean block."""
-    size, mask_id = graph.block_size, graph.denoiser.spec.mask_id
-    length = min(len(text), graph.max_length or len(text)) // size * size
+def _walk(graph: Any, text: Sequence[int], size: int, width: int | None) -> Iterator[dict[str, Tensor]]:
+    """Inputs of any method at each block of a text, of which the graph then remembers the clean block.
+
+    size, width: tokens of the method's block and of its canvas, or of the longest text.
+    """
+    mask_id = graph.denoiser.spec.mask_id
+    length = min(len(text), width or len(text)) // size * size
     ids, chance = torch.tensor(text[:length]), torch.Generator().manual_seed(0)
     for i, start in enumerate(range(0, length if length > size else 0, size)):
         clean = ids[start : start + size]
         hidden = torch.rand(size, generator=chance) < SHARES[i % len(SHARES)]
         block = clean.masked_fill(hidden, mask_id)
-        whole = torch.full((graph.max_length or length,), mask_id)
+        whole = torch.full((width or length,), mask_id)
         whole[: start + size] = torch.cat((ids[:start], block))
         values = {
             "block": block[None],

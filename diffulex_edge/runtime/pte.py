@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -67,6 +67,15 @@ class PteCanvas:
     def refresh(self, seen: Context, step: StepLike) -> Self:
         assert isinstance(seen, type(self))
         return seen
+
+
+class _Look(NamedTuple):
+    """How a program looks at a block."""
+
+    method: str
+    inputs: tuple[Tensor, ...]  # the first of the method's
+    here: slice  # the block, of the columns that the method gives
+    context: Context  # afterwards
 
 
 class Runs(Protocol):
@@ -133,10 +142,10 @@ class PteDenoiser:
         self._at_full_depth(depth)
         if exit is not None:
             raise UsageError("a program has no early exit (SEDAC): use the checkpoint that it was exported from")
-        name, inputs, behind, seen = self._looking("logits", block, context)
-        (logits,) = self.program.call(name, *inputs, *self._time(name, t))
-        logits = logits[:, behind : behind + block.shape[1]]
-        return (logits if rows is None else logits[rows]), seen
+        look = self._looking("logits", block, context)
+        (logits,) = self.program.call(look.method, *look.inputs, *self._time(look.method, t))
+        logits = logits[:, look.here]
+        return (logits if rows is None else logits[rows]), look.context
 
     def reveal(
         self,
@@ -153,14 +162,14 @@ class PteDenoiser:
 
         asked: columns from there on are padding. What is shown: the `count` surest, and all of at least `threshold`.
         """
-        name, inputs, behind, seen = self._looking("denoise", block, context)
-        name = f"{name}_{depth}" if depth != self.spec.n_layers and name == "denoise" else name
+        look = self._looking("denoise", block, context)
+        shallow = depth != self.spec.n_layers and look.method == "denoise"  # others leave behind what is read later
+        name = f"{look.method}_{depth}" if shallow else look.method
         if name not in self.description["methods"]:
             raise UsageError(f"the program has no method of {depth} layers: export it with depths={depth}")
-        asks = (torch.tensor(behind + asked), torch.tensor(count), torch.tensor(threshold))
-        shown, probability = self.program.call(name, *inputs, *self._time(name, t), *asks)
-        here = slice(behind, behind + block.shape[1])
-        return shown[:, here], probability[:, here], seen
+        asks = (torch.tensor(look.here.start + asked), torch.tensor(count), torch.tensor(threshold))
+        shown, probability = self.program.call(name, *look.inputs, *self._time(name, t), *asks)
+        return shown[:, look.here], probability[:, look.here], look.context
 
     def _remember(self, block: Tensor, context: Context) -> Context:
         if isinstance(context, PteCanvas):
@@ -186,11 +195,7 @@ class PteDenoiser:
             yield from (("prefill", piece) for piece in blocks[:, :whole].split(many, 1) if whole)
         yield from (("commit", piece) for piece in blocks[:, whole:].split(self.block_size, 1) if piece.numel())
 
-    def _looking(self, name: str, block: Tensor, context: Context) -> tuple[str, tuple[Tensor, ...], int, Context]:
-        """The method that looks at the block from the context, its first inputs, and the context afterwards.
-
-        Before that how many tokens in front of the block the method looks at as well.
-        """
+    def _looking(self, name: str, block: Tensor, context: Context) -> _Look:
         if block.shape[1] > self.block_size:
             raise UsageError(f"a block of {block.shape[1]} tokens is longer than the program's {self.block_size}")
         if isinstance(context, PteCanvas):
@@ -198,11 +203,9 @@ class PteDenoiser:
         assert isinstance(context, PteContext)
         self._newest(context)
         self._room(block)
-        return name, (self._filled(block), torch.tensor(context.position)), 0, context
+        return _Look(name, (self._filled(block), torch.tensor(context.position)), slice(0, block.shape[1]), context)
 
-    def _looking_at_canvas(
-        self, name: str, block: Tensor, context: PteCanvas
-    ) -> tuple[str, tuple[Tensor, ...], int, Context]:
+    def _looking_at_canvas(self, name: str, block: Tensor, context: PteCanvas) -> _Look:
         """At a canvas's end the method's block reaches back over text that is written; `dual` then reads that again."""
         text = torch.cat((context.prefix, block, context.ahead), 1)
         stop, width = text.shape[1], self.description["max_length"]
@@ -216,8 +219,9 @@ class PteDenoiser:
         start = min(context.prefix.shape[1], length - self.block_size)
         names = {"logits": ("logits", "logits_cached"), "denoise": ("look", "denoise")}[name]
         found = names[cached] if length == width else f"{names[0]}_of_{length}"
-        inputs = (canvas, torch.tensor(start), torch.tensor(stop))
-        return found, inputs, context.prefix.shape[1] - start, replace(context, warm=True)
+        behind = context.prefix.shape[1] - start
+        here, inputs = slice(behind, behind + block.shape[1]), (canvas, torch.tensor(start), torch.tensor(stop))
+        return _Look(found, inputs, here, replace(context, warm=True))
 
     def _filled(self, block: Tensor) -> Tensor:
         """A block that is shorter than the program's is filled up with masks, which the model sees."""

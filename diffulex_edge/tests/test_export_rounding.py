@@ -32,10 +32,21 @@ def no_sdk(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def _made(name: str, method: str) -> tuple[Any, Any, Any]:
     """The graph, the method, and it rounded, over texts of the toy's words."""
     model = toys.model(name)
-    graph: Any = make_graph(NATIVE.write(model), ExportConfig(block_size=toys.BLOCK, max_length=4 * toys.BLOCK))
+    shapes = ExportConfig(block_size=toys.BLOCK, max_length=4 * toys.BLOCK, **toys.SHAPES[toys.KINDS[name]])
+    graph: Any = make_graph(NATIVE.write(model), shapes)
     wanted = next(each for each in graph.methods(()) if each.name == method)
-    texts = [toys.text(model, seed)[0].tolist() for seed in range(16)]
+    texts = [toys.text(model, seed, 4)[0].tolist() for seed in range(16)]
     return graph, wanted, rounded(trace(graph, wanted, NATIVE), graph, wanted, QNN.quantizer(), texts)
+
+
+@pytest.mark.export
+@pytest.mark.parametrize(("name", "method"), [("sdar", "prefill"), ("llada", "look_of_24")])
+def test_methods_of_other_lengths_are_rounded_too(name: str, method: str, no_sdk: pytest.MonkeyPatch) -> None:
+    _, wanted, program = _made(name, method)
+    found = program.module()(*(port.example() for port in wanted.inputs))
+    found = found if isinstance(found, tuple) else (found,)
+    assert [value.shape for value in found] == [port.shape for port in wanted.outputs]
+    assert all(bool(value.isfinite().all()) for value in found)
 
 
 @pytest.mark.export
