@@ -71,27 +71,27 @@ fun interface Program {
  * [threshold]: what is at least so probable is shown at once; above 1: by count alone. [dual]: of a canvas, after a first
  * look at each block, read the block alone: Fast-dLLM's cache, much faster and not exact.
  */
-data class Way(val threshold: Float = 2f, val dual: Boolean = false)
+data class DecodeOptions(val threshold: Float = 2f, val dual: Boolean = false)
 
 /** Decodes texts with a program, one at a time. Threads must not share one. */
 class Decoder(private val contract: Contract, private val program: Program) {
     /**
      * Continues [prompt]; gives the new tokens, up to and with what ended the text.
      *
-     * [way] says how. [told] hears of each finished block. Throws IllegalArgumentException where the text would be longer
+     * [options] say how. [told] hears of each finished block. Throws IllegalArgumentException where the text would be longer
      * than the program takes.
      */
-    fun decode(prompt: LongArray, maxNewTokens: Int, way: Way = Way(), told: (LongArray) -> Unit = {}): LongArray {
+    fun decode(prompt: LongArray, maxNewTokens: Int, options: DecodeOptions = DecodeOptions(), told: (LongArray) -> Unit = {}): LongArray {
         require(maxNewTokens >= 0) { "maxNewTokens=$maxNewTokens must be at least 0" }
-        require(!way.dual || contract.context == "canvas") { "dual: only a canvas is read so, not ${contract.context}" }
-        val text = Text(prompt, maxNewTokens, way)
+        require(!options.dual || contract.context == "canvas") { "dual: only a canvas is read so, not ${contract.context}" }
+        val text = Text(prompt, maxNewTokens, options)
         val found = ArrayList<Long>()
         text.run { fresh -> found.addAll(fresh.asList()); told(fresh) }
         return found.toLongArray()
     }
 
     /** One text, block by block: block-causal contexts on the program's grid, a canvas from the prompt's end on. */
-    private inner class Text(prompt: LongArray, maxNewTokens: Int, private val way: Way) {
+    private inner class Text(prompt: LongArray, maxNewTokens: Int, private val options: DecodeOptions) {
         private val size = contract.blockSize
         private val canvas = contract.context == "canvas"
         private val first = prompt.size
@@ -141,13 +141,13 @@ class Decoder(private val contract: Contract, private val program: Program) {
             val counts = contract.counts[hidden(maxOf(start, first), last)]
             for ((step, count) in counts.withIndex()) {
                 if (hidden(start, last) == 0) return
-                val view = if (way.dual && step > 0) View("denoise", contract.maxLength!!) else cold
+                val view = if (options.dual && step > 0) View("denoise", contract.maxLength!!) else cold
                 val at = if (canvas) minOf(start, view.length - size) else start // at its end over text that is written
                 val inputs = seen(view, at, stop) + mapOf(
                     "t" to Value.of(1f - step.toFloat() / counts.size),
                     "asked" to Value.of((last - at).toLong()),
                     "count" to Value.of(if (step + 1 == counts.size) (stop - start).toLong() else count),
-                    "threshold" to Value.of(way.threshold),
+                    "threshold" to Value.of(options.threshold),
                 )
                 val shown = call(view.method, inputs).getValue("block").whole!!
                 for (i in start until last) ids[i] = shown[i - at]

@@ -34,8 +34,8 @@ fun main(words: Array<String>) {
     for (text in texts) {
         val program = Played(text.getJSONArray("calls"), contract)
         val told = ArrayList<Long>()
-        val way = Way(text.getFloat("threshold"), text.getBoolean("dual"))
-        val found = Decoder(contract, program).decode(text.getJSONArray("ids").longs(), text.getInt("max_new_tokens"), way) {
+        val options = DecodeOptions(text.getFloat("threshold"), text.getBoolean("dual"))
+        val found = Decoder(contract, program).decode(text.getJSONArray("ids").longs(), text.getInt("max_new_tokens"), options) {
             told.addAll(it.asList())
         }
         val expected = text.getJSONArray("tokens").longs()

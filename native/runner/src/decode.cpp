@@ -12,8 +12,8 @@ using Ids = std::vector<int64_t>;
 // One text, block by block: block-causal contexts on the program's grid, a canvas from the prompt's end on.
 class Decoder {
  public:
-  Decoder(const Pack& pack, Program& program, const Ids& prompt, int64_t max_new_tokens, const Way& way)
-      : pack_(pack), program_(program), way_(way), canvas_(pack.context == "canvas") {
+  Decoder(const Pack& pack, Program& program, const Ids& prompt, int64_t max_new_tokens, const Options& options)
+      : pack_(pack), program_(program), options_(options), canvas_(pack.context == "canvas") {
     const auto size = pack.block_size, n = static_cast<int64_t>(prompt.size());
     first_ = n;
     end_ = n + max_new_tokens;
@@ -63,12 +63,12 @@ class Decoder {
       const auto from = text_.begin() + start_;
       if (!std::count(from, text_.begin() + last, pack_.mask_id)) break;
       const bool final_step = step + 1 == counts.size();
-      const auto view = look(way_.dual && step > 0);
+      const auto view = look(options_.dual && step > 0);
       auto inputs = seen(view, stop);
       inputs["t"].real = {1.0F - static_cast<float>(step) / static_cast<float>(counts.size())};
       inputs["asked"].whole = {last - view.start};
       inputs["count"].whole = {final_step ? pack_.block_size : counts[step]};
-      inputs["threshold"].real = {way_.threshold};
+      inputs["threshold"].real = {options_.threshold};
       const auto shown = program_.call(view.method, inputs).at("block").whole;
       const auto first = shown.begin() + (start_ - view.start);
       std::copy(first, first + (last - start_), from);
@@ -130,7 +130,7 @@ class Decoder {
 
   const Pack& pack_;
   Program& program_;
-  Way way_;
+  Options options_;
   bool canvas_;
   Ids text_;
   int64_t first_, end_, start_;  // of what is asked for; of the block
@@ -142,9 +142,9 @@ class Decoder {
 }  // namespace
 
 Counted decode(const Pack& pack, Program& program, const std::vector<int64_t>& prompt, int64_t max_new_tokens,
-               const Way& way, const Told& told) {
-  if (way.dual && pack.context != "canvas") throw std::invalid_argument("dual: only a canvas is read so, and this pack's context is " + pack.context);
-  return Decoder(pack, program, prompt, max_new_tokens, way).run(told);
+               const Options& options, const Told& told) {
+  if (options.dual && pack.context != "canvas") throw std::invalid_argument("dual: only a canvas is read so, and this pack's context is " + pack.context);
+  return Decoder(pack, program, prompt, max_new_tokens, options).run(told);
 }
 
 }  // namespace diffulex

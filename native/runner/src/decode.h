@@ -16,13 +16,13 @@ struct Counted {
 // Told of each finished block's new tokens, up to and with what ended the text.
 using Told = std::function<void(const std::vector<int64_t>&)>;
 
-struct Way {
+struct Options {
   float threshold = 2;  // what is at least so probable is shown at once; above 1: by count alone
   bool dual = false;    // of a canvas, after a first look at each block, read the block alone: Fast-dLLM's cache, not exact
 };
 
 // Continues the prompt. Throws std::invalid_argument where the text would be longer than the program takes.
 Counted decode(const Pack& pack, Program& program, const std::vector<int64_t>& prompt, int64_t max_new_tokens,
-               const Way& way, const Told& told);
+               const Options& options, const Told& told);
 
 }  // namespace diffulex

@@ -32,7 +32,7 @@ struct Usage : std::runtime_error {
 struct Flags {
   std::string pack, prompt;
   int64_t max_new_tokens = 128;
-  diffulex::Way way;
+  diffulex::Options options;
   bool one_thread = true, ids = false, stats = false, prompted = false;
 };
 
@@ -59,10 +59,10 @@ Flags parse(int argc, char** argv) {
       return words[++i];
     };
     if (word == "--ids") flags.ids = true;
-    else if (word == "--dual") flags.way.dual = true;
+    else if (word == "--dual") flags.options.dual = true;
     else if (word == "--prompt") flags.prompt = value(), flags.prompted = true;
     else if (word == "--max_new_tokens") flags.max_new_tokens = number<int64_t>(word, value(), [](const std::string& s, size_t* n) -> int64_t { return std::stoll(s, n); }, 0);
-    else if (word == "--threshold") flags.way.threshold = number<float>(word, value(), [](const std::string& s, size_t* n) { return std::stof(s, n); }, 0);
+    else if (word == "--threshold") flags.options.threshold = number<float>(word, value(), [](const std::string& s, size_t* n) { return std::stof(s, n); }, 0);
     else if (word == "--threads") flags.one_thread = number<int64_t>(word, value(), [](const std::string& s, size_t* n) -> int64_t { return std::stoll(s, n); }, 0) == 1;
     else if (word == "--stats") { if (value() != "json") throw Usage("--stats " + words[i] + ": only json is known"); flags.stats = true; }
     else if (word.rfind("--", 0) == 0) throw Usage(word + " is not a flag");
@@ -91,7 +91,7 @@ void run(const Flags& flags, std::chrono::steady_clock::time_point began) {
   size_t shown = 0;
   const auto start = std::chrono::steady_clock::now();
   if (!flags.ids) std::cout << prompt << std::flush;
-  const auto counted = diffulex::decode(pack, program, words->encode(prompt), flags.max_new_tokens, flags.way, [&](const std::vector<int64_t>& ids) {
+  const auto counted = diffulex::decode(pack, program, words->encode(prompt), flags.max_new_tokens, flags.options, [&](const std::vector<int64_t>& ids) {
     if (first == 0) first = milliseconds(began);
     if (flags.ids) {
       for (const auto id : ids) std::cout << id << ' ';
