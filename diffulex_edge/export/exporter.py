@@ -167,9 +167,19 @@ def _digest(model: Any) -> str:
     """Of the weights that the program was made from, by name, in their own number type."""
     found = hashlib.sha256()
     for name, value in model.state_dict().items():
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.contiguous().flatten().view(torch.uint8).numpy())
+        for part in _parts(value):
+            found.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
+            found.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def _parts(value: Tensor) -> Iterator[Tensor]:
+    """The tensors that a quantised one is made of, by PyTorch's protocol for such; else it alone."""
+    if hasattr(value, "__tensor_flatten__"):
+        for name in value.__tensor_flatten__()[0]:
+            yield from _parts(getattr(value, name))
+    else:
+        yield value
 
 
 def _in_fp32(model: Any) -> Any:
