@@ -13,7 +13,7 @@ from diffulex_edge.export.config import ExportConfig, ExportResult
 from diffulex_edge.export.exporter import export
 from diffulex_edge.export.openvino_ir import IR
 from diffulex_edge.files import sha256_file
-from diffulex_edge.runtime.text import wordless
+from diffulex_edge.runtime.text import ends_of, wordless
 from diffulex_edge.text.tokenizer import load_tokenizer, tokenizer_files
 
 
@@ -35,7 +35,7 @@ def export_bundle(
     words = load_tokenizer(sources[0])
     about = {
         "tokenizer": {"file": sources[0].name, "fingerprint": words.fingerprint},
-        "eos_ids": list(model.spec.stop_ids or (words.eos_id,)),
+        "eos_ids": list(ends_of(model.spec, words)),
     }
     seen = [words.encode(text) for text in texts]
     beside = sources if alone else ()

@@ -106,12 +106,11 @@ def export(
     if is_quantized(model) and not takes_integers:
         raise UsageError(f"{config.backend} takes models in floating point: export what this one was quantised from")
     about = {**about, "weights_sha256": _digest(model)}
-    model = _in_fp32(model)
     if config.backend in FORMS:
         check_scheme, write = FORMS[config.backend]
         check_scheme(config.quantization)
         _check_calibration(calibration, config.backend, None)
-        graph = make_graph(NATIVE.write(model), config, banned)
+        graph = make_graph(NATIVE.write(_in_fp32(model)), config, banned)
         methods = list(graph.methods(config.depths))
         return write(graph, methods, path, config, describe(graph, methods, config, about), beside)
     if config.backend not in BACKENDS:
@@ -132,7 +131,7 @@ def _to_executorch(
     quantizer = backend.quantizer()
     _check_calibration(calibration, backend.name, quantizer)
     dialect = DIALECTS.get(backend.name, NATIVE)
-    model = model if config.quantization is None else quantized(model, config.quantization, backend)
+    model = _in_fp32(model) if config.quantization is None else quantized(model, config.quantization, backend)
     model = with_integer_products(model) if is_quantized(model) else model
     graph = make_graph(dialect.write(model), config, banned)
     methods = list(graph.methods(config.depths))
@@ -218,12 +217,14 @@ def lower(programs: Mapping[str, Any], backend: Backend, description: Mapping[st
     return to_edge_transform_and_lower(dict(programs), partitioner=partitioners, constant_methods=facts(description))
 
 
+_SAID = ("format", "context", "block_size", "buckets", "depths", "eos_ids", "weights_sha256")
+
+
 def facts(description: Mapping[str, Any]) -> dict[str, Any]:
     """What a program says of itself by methods of these names, for who has the .pte alone. No limit of length is 0."""
     model = description["model"]
     return {
-        **{name: description[name] for name in ("format", "context", "block_size", "buckets", "depths", "eos_ids")},
-        "weights_sha256": description["weights_sha256"],
+        **{name: description[name] for name in _SAID},
         "max_length": description["max_length"] or 0,
         "mask_id": model["mask_id"],
         "vocab_size": model["vocab_size"],

@@ -90,6 +90,9 @@ def _beside(folder: Path) -> Path:
     return folder.parent
 
 
+_SAID = ("backend", "quantization", "context", "block_size", "max_length", "buckets", "banned")  # of the program
+
+
 def _contract(
     denoiser: PteDenoiser, words: Tokenizer, tokenizer: Sequence[Path], plan: Plan, config: PackConfig
 ) -> dict[str, Any]:
@@ -103,8 +106,7 @@ def _contract(
             "kind": KINDS[tokenizer[0].suffix],
             "controls": [words.mask_id, words.eos_id, words.pad_id],
         },
-        **{name: about[name] for name in ("backend", "quantization", "context", "block_size")},
-        **{name: about[name] for name in ("max_length", "buckets", "banned")},
+        **{name: about[name] for name in _SAID},
         "mask_id": denoiser.spec.mask_id,
         "stop_ids": list(plan.stop_ids),
         "vocab_size": denoiser.spec.vocab_size,

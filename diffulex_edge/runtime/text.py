@@ -175,13 +175,18 @@ def text_plan(denoiser: Denoiser, tokenizer: Words, plan: Plan | None) -> Plan:
             f"the tokenizer's mask is id {tokenizer.mask_id}, the model's is {denoiser.spec.mask_id}:"
             " they do not belong together"
         )
-    stop_ids = plan.stop_ids or denoiser.spec.stop_ids or (tokenizer.eos_id,)
+    stop_ids = plan.stop_ids or ends_of(denoiser.spec, tokenizer)
     return replace(plan, stop_ids=stop_ids).ban(wordless(denoiser.spec, tokenizer, stop_ids))
+
+
+def ends_of(spec: DenoiserSpec, tokenizer: Words) -> tuple[int, ...]:
+    """The ids that end a text: the model's own, or the tokenizer's where it names none."""
+    return spec.stop_ids or (tokenizer.eos_id,)
 
 
 def wordless(spec: DenoiserSpec, tokenizer: Words, stop_ids: Sequence[int] = ()) -> tuple[int, ...]:
     """Ids that no text is made of: padding, where it ends no text, and logits wider than the vocabulary."""
-    ends = stop_ids or spec.stop_ids or (tokenizer.eos_id,)
+    ends = stop_ids or ends_of(spec, tokenizer)
     padding = () if tokenizer.pad_id in ends else (tokenizer.pad_id,)  # some families pad with the end of text
     return (*padding, *range(tokenizer.vocab_size, spec.vocab_size))
 
