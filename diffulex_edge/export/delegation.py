@@ -35,7 +35,7 @@ OUTSIDE = frozenset(
             "floor_divide",
         ),
         *("view_copy", "unsqueeze_copy", "squeeze_copy", "expand_copy", "alias_copy", "unfold_copy", "constant_pad_nd"),
-        *("_to_dim_order_copy", "argmax", "amax", "sum", "cos", "sin", "getitem", "embedding_byte"),
+        *("_to_dim_order_copy", "argmax", "gather", "sum", "cos", "sin", "getitem", "embedding_byte"),
     ]
 )
 

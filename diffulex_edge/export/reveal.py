@@ -28,7 +28,8 @@ def reveal(
     """
     length, vocab_size = logits.shape[1:]
     logits = logits.float() + torch.zeros(vocab_size).index_fill(0, torch.tensor(banned), -torch.inf)
-    token, probability = logits.argmax(-1), logits.softmax(-1).amax(-1)  # (1, L)
+    token = logits.argmax(-1)  # (1, L)
+    probability = logits.softmax(-1).gather(-1, token[..., None])[..., 0]  # cheaper than another search
     columns = torch.arange(length)
     hidden = (block == mask_id) & (columns < asked)
     score = torch.where(hidden, probability, -1.0)

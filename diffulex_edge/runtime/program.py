@@ -50,12 +50,15 @@ class Program:
             raise ArtefactError(f"{self.path}: the method {missing[0]!r}, which its description names, is not there")
 
     def call(self, name: str, *inputs: Tensor) -> list[Any]:
-        """What a method gives for its inputs, or what a fact is, such as `mask_id`."""
+        """What a method gives for its inputs, or what a fact is, such as `mask_id`.
+
+        Tensors are the program's own memory, good until the method is called again.
+        """
         if name not in self._methods:
             self._methods[name] = self._open(name)
         ports = self.description["methods"].get(name, _FACT)["inputs"]
         passed = [value.reshape(port["shape"]) for value, port in zip(inputs, ports, strict=True)]
-        found: list[Any] = list(self._methods[name](passed))
+        found: list[Any] = list(self._methods[name](passed, clone_outputs=False))
         return found
 
     def _open(self, name: str) -> Any:

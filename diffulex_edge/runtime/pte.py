@@ -84,7 +84,9 @@ class Runs(Protocol):
     @property
     def description(self) -> dict[str, Any]: ...
 
-    def call(self, name: str, *inputs: Tensor) -> list[Any]: ...
+    def call(self, name: str, *inputs: Tensor) -> list[Any]:
+        """What the method gives, in tensors that are good until it is called again."""
+        ...
 
 
 def _open(path: str | Path, threads: int | None) -> Runs:
@@ -145,7 +147,7 @@ class PteDenoiser:
         look = self._looking("logits", block, context)
         (logits,) = self.program.call(look.method, *look.inputs, *self._time(look.method, t))
         logits = logits[:, look.here]
-        return (logits if rows is None else logits[rows]), look.context
+        return (logits.clone() if rows is None else logits[rows]), look.context
 
     def reveal(
         self,
@@ -169,7 +171,7 @@ class PteDenoiser:
             raise UsageError(f"the program has no method of {depth} layers: export it with depths={depth}")
         asks = (torch.tensor(look.here.start + asked), torch.tensor(count), torch.tensor(threshold))
         shown, probability = self.program.call(name, *look.inputs, *self._time(name, t), *asks)
-        return shown[:, look.here], probability[:, look.here], look.context
+        return shown[:, look.here].clone(), probability[:, look.here].clone(), look.context
 
     def _remember(self, block: Tensor, context: Context) -> Context:
         if isinstance(context, PteCanvas):
@@ -183,7 +185,7 @@ class PteDenoiser:
             self._room(piece)
             _, *logits = self.program.call(name, piece.contiguous(), torch.tensor(self._position))
             self._position += piece.shape[1]
-            opening = Opening(logits[0], torch.ones(1, dtype=torch.bool), self.spec.mask_id) if logits else None
+            opening = Opening(logits[0].clone(), torch.ones(1, dtype=torch.bool), self.spec.mask_id) if logits else None
         return replace(context, position=self._position, opening=opening)
 
     def _pieces(self, blocks: Tensor) -> Iterator[tuple[str, Tensor]]:
