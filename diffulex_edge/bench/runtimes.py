@@ -46,7 +46,7 @@ KINDS = ("memory", "kv", "canvas")  # of context, the first that a model has
 class OutsideReveal:
     """A program whose logits come out, to be revealed here: what a step costs without the reveal inside."""
 
-    inner: PteDenoiser
+    inner: Denoiser
     spec: DenoiserSpec
 
     def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
@@ -54,6 +54,26 @@ class OutsideReveal:
 
     def __call__(self, block: Tensor, context: Context | None = None, **options: Any) -> tuple[Tensor, Context]:
         return self.inner(block, context, **options)
+
+
+@dataclass(eq=False)
+class PublishedReveal(OutsideReveal):
+    """The same, revealed as LLaDA's generate.py does: the best of every position, softmax of all in float64."""
+
+    banned: tuple[int, ...]
+
+    def reveal(
+        self, block: Tensor, context: Context, *, t: Tensor, depth: int, asked: int, count: int, threshold: float
+    ) -> tuple[Tensor, Tensor, Context]:
+        logits, context = self.inner(block, context, t=t, depth=depth)
+        logits[..., list(self.banned)] = -torch.inf
+        token = logits.argmax(-1)
+        probability = logits.double().softmax(-1).gather(-1, token[..., None])[..., 0]
+        hidden = (block == self.spec.mask_id) & (torch.arange(block.shape[1]) < asked)
+        sure = torch.where(hidden, probability, -torch.inf)
+        best = torch.zeros_like(hidden).scatter(1, sure.topk(count).indices, True)
+        shown = hidden & (best | (probability >= threshold))
+        return torch.where(shown, token, block), probability.float(), context
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,14 @@ def _outside(scheme: str | None) -> Callable[[Any, Place], Denoiser]:
     return make
 
 
+def _published(scheme: str | None) -> Callable[[Any, Place], Denoiser]:
+    def make(model: Any, place: Place) -> Denoiser:
+        inner = place.program(model, scheme, "xnnpack")
+        return PublishedReveal(inner, inner.spec, inner.banned)
+
+    return make
+
+
 def _aot(name: str) -> Callable[[Any, Place], Denoiser]:
     """Of the backend whose graph it shares, only the spelling."""
 
@@ -118,6 +146,7 @@ ENGINES: dict[str, Callable[[Any, Place], Denoiser]] = {
     "xnnpack-dynamic_int4": _program("dynamic_int4"),
     "xnnpack-logits": _outside(None),
     "xnnpack-dynamic_int8-logits": _outside("dynamic_int8"),
+    "xnnpack-dynamic_int8-published": _published("dynamic_int8"),
     "openvino": _program(None, IR),
     "openvino-weight_only_int8": _program("weight_only_int8", IR),
 }
@@ -128,6 +157,7 @@ QUICK = (
     "xnnpack",
     "xnnpack-dynamic_int8",
     "xnnpack-dynamic_int8-logits",
+    "xnnpack-dynamic_int8-published",
     "xnnpack-dynamic_int4",
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ import torch
 
 from diffulex_edge.bench.llama_cpp import LlamaCpp, write_gguf
 from diffulex_edge.bench.report import runtimes_table
-from diffulex_edge.bench.runtimes import RuntimeBenchConfig, benchmark_runtimes
+from diffulex_edge.bench.runtimes import PublishedReveal, RuntimeBenchConfig, benchmark_runtimes
 from diffulex_edge.errors import UsageError
 from diffulex_edge.model.llada_edge import LLaDAEdge, LLaDAEdgeConfig
 from diffulex_edge.quant import find_scheme
 from diffulex_edge.quant.quantizer import quantize
+from diffulex_edge.runtime.decode import decode, finish
+from diffulex_edge.runtime.plan import plan_for
 from diffulex_edge.tests import toys
 
 
@@ -48,6 +51,18 @@ def test_each_engine_has_its_times_and_its_error(make) -> None:  # type: ignore[
         assert set(part["floor_ms"]) == {"fp32", "bf16", "int8"} and min(part["floor_ms"].values()) > 0
     assert found["lengths"][1]["gflop"] > found["lengths"][0]["gflop"] > 0
     assert runtimes_table(found).row_count == 2 * len(engines)
+
+
+def test_the_reveal_that_is_published_shows_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llada()
+    plan = plan_for(model.spec, context="canvas", block_size=8, steps=3, stop_ids=())
+    published = PublishedReveal(model, model.spec, (model.spec.mask_id,))
+    reveal = Mock(side_effect=published.reveal)
+    monkeypatch.setattr(published, "reveal", reveal)
+    hidden = [[5, 6, 7] + [model.spec.mask_id] * 21]
+    ours, theirs = (finish(decode(side, hidden, plan)) for side in (model, published))
+    assert ours == theirs and model.spec.mask_id not in ours.texts[0]
+    assert reveal.call_count == ours.forwards > 0
 
 
 @pytest.mark.export
