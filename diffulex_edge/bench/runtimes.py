@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,7 +47,10 @@ class OutsideReveal:
     """A program whose logits come out, to be revealed here: what a step costs without the reveal inside."""
 
     inner: Denoiser
-    spec: DenoiserSpec
+    spec: DenoiserSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spec = self.inner.spec
 
     def begin(self, kind: str, batch_size: int, length: int, first: Tensor | None = None) -> Context:
         return self.inner.begin(kind, batch_size, length, first)
@@ -108,19 +111,12 @@ def _program(scheme: str | None, backend: str = "xnnpack") -> Callable[[Any, Pla
 
 
 def _outside(scheme: str | None) -> Callable[[Any, Place], Denoiser]:
-    def make(model: Any, place: Place) -> Denoiser:
-        inner = place.program(model, scheme, "xnnpack")
-        return OutsideReveal(inner, inner.spec)
-
-    return make
+    return lambda model, place: OutsideReveal(place.program(model, scheme, "xnnpack"))
 
 
-def _published(scheme: str | None) -> Callable[[Any, Place], Denoiser]:
-    def make(model: Any, place: Place) -> Denoiser:
-        inner = place.program(model, scheme, "xnnpack")
-        return PublishedReveal(inner, inner.spec, inner.banned)
-
-    return make
+def _published(model: Any, place: Place) -> Denoiser:
+    inner = place.program(model, "dynamic_int8", "xnnpack")
+    return PublishedReveal(inner, inner.banned)
 
 
 def _aot(name: str) -> Callable[[Any, Place], Denoiser]:
@@ -146,7 +142,7 @@ ENGINES: dict[str, Callable[[Any, Place], Denoiser]] = {
     "xnnpack-dynamic_int4": _program("dynamic_int4"),
     "xnnpack-logits": _outside(None),
     "xnnpack-dynamic_int8-logits": _outside("dynamic_int8"),
-    "xnnpack-dynamic_int8-published": _published("dynamic_int8"),
+    "xnnpack-dynamic_int8-published": _published,
     "openvino": _program(None, IR),
     "openvino-weight_only_int8": _program("weight_only_int8", IR),
 }

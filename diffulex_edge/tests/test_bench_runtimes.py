@@ -56,7 +56,7 @@ def test_each_engine_has_its_times_and_its_error(make) -> None:  # type: ignore[
 def test_the_reveal_that_is_published_shows_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = llada()
     plan = plan_for(model.spec, context="canvas", block_size=8, steps=3, stop_ids=())
-    published = PublishedReveal(model, model.spec, (model.spec.mask_id,))
+    published = PublishedReveal(model, (model.spec.mask_id,))
     reveal = Mock(side_effect=published.reveal)
     monkeypatch.setattr(published, "reveal", reveal)
     hidden = [[5, 6, 7] + [model.spec.mask_id] * 21]
